@@ -1,0 +1,398 @@
+"""Every knob of the suite: validated, documented, with the paper's recipe as default.
+
+Sources: "paper" is arXiv 2208.09823; "released code" is the authors' repository at commit 1dc0be8. Where the two
+disagree the default follows the paper or its evident correction, and the ``authors`` preset (``presets.py``) holds
+what the released code does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+# The generator and the critic halve their input 7 times (paper, section II-C: seven convolutions of stride 2), so only
+# multiples of 2**7 come back at the size they went in.
+SIDE_MULTIPLE = 128
+
+ClassName = str
+RGB = tuple[int, int, int]
+
+
+class Section(BaseModel):
+    """A group of knobs; an unknown key is an error, never ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+# ------------------------------------------------------------------------------------------------------------ archives
+
+
+class PotsdamArchive(Section):
+    """ISPRS Potsdam in the layout of its download: 38 TOPs, 5 cm."""
+
+    kind: Literal["potsdam"] = "potsdam"
+    root: Path = Path("data/Potsdam")
+    """Folder that holds ``3_Ortho_IRRG``, ``2_Ortho_RGB``, ``1_DSM`` and the label folders."""
+    bands: Literal["irrg", "rgb"] = "irrg"
+    """Which orthophotos: infrared-red-green (the paper's Table I) or red-green-blue."""
+    labels: Literal["full", "no_boundary"] = "full"
+    """Full labels, or those with object borders eroded to void."""
+
+
+class VaihingenArchive(Section):
+    """ISPRS Vaihingen in the layout of its download: 33 areas, 9 cm, bands IR-R-G."""
+
+    kind: Literal["vaihingen"] = "vaihingen"
+    root: Path = Path("data/Vaihingen")
+    """Folder that holds ``top``, ``dsm`` and the label folders."""
+    labels: Literal["full", "no_boundary"] = "full"
+    """Full labels, or those with object borders eroded to void."""
+    val_by: Literal["area", "position"] = "area"
+    """Whether the paper's validation numbers 2, 5, 7, 8, 13, 20, 22, 24 (section III-A) are area numbers (as in the
+    public lists of other groups) or 1-based positions in the sorted list of areas."""
+
+
+class DescribedArchive(Section):
+    """Any archive, described instead of programmed: one glob pattern per layer, ``{id}`` standing for the TOP's id."""
+
+    kind: Literal["described"] = "described"
+    name: str
+    """Short name, used in folder and run names."""
+    root: Path
+    """Folder the patterns start from."""
+    image: str
+    """Pattern of the orthophotos, e.g. ``top/top_city_{id}.tif``."""
+    dsm: str | None = None
+    """Pattern of the surface models (one band, metres), or null when there are none."""
+    label: str | None = None
+    """Pattern of the labels, or null for an unlabelled archive."""
+    bands: tuple[int, int, int] = (1, 2, 3)
+    """Which bands of the image are read, in order, counted from 1."""
+    classes: dict[ClassName, RGB | int] = {
+        "clutter": (255, 0, 0),
+        "impervious_surface": (255, 255, 255),
+        "car": (255, 255, 0),
+        "tree": (0, 255, 0),
+        "low_vegetation": (0, 255, 255),
+        "building": (0, 0, 255),
+    }
+    """Class name to its label colour (three-band labels) or value (one-band labels), in the order of the class ids."""
+    void: list[RGB | int] = [(0, 0, 0)]
+    """Label colours or values that mean "not labelled"."""
+    splits: dict[str, list[str]] = {}
+    """Split name to TOP ids. ``all`` always exists; ``test`` defaults to all that are in no other split."""
+
+
+ArchiveConfig = Annotated[PotsdamArchive | VaihingenArchive | DescribedArchive, Field(discriminator="kind")]
+
+
+class DomainConfig(Section):
+    """One domain: an archive and how it is cut into tiles."""
+
+    archive: ArchiveConfig
+    tile: int = Field(ge=SIDE_MULTIPLE)
+    """Side of a tile in pixels, a multiple of 128. Paper, section III-A: 896 (source), 512 (target)."""
+    stride: int = Field(ge=1)
+    """Step between tiles in pixels. 896 and 256 give the field's 1368 Potsdam and 1696 Vaihingen tiles."""
+    edge: Literal["drop", "shift"] = "drop"
+    """What happens at the right and lower edge: ``drop`` the remainder (as the field does) or ``shift`` the last window
+    inwards so that every pixel is in a tile."""
+    split: str = "all"
+    """Which split's TOPs become tiles. The paper adapts on all target images, labels unused (transductive)."""
+
+    @field_validator("tile")
+    @classmethod
+    def _tile_is_whole(cls, tile: int) -> int:
+        if tile % SIDE_MULTIPLE:
+            below = tile // SIDE_MULTIPLE * SIDE_MULTIPLE
+            raise ValueError(
+                f"{tile} is not a multiple of {SIDE_MULTIPLE}, which the 7-level networks need; "
+                f"take {below} or {below + SIDE_MULTIPLE}"
+            )
+        return tile
+
+
+class SyntheticConfig(Section):
+    """Generated towns in the two ISPRS layouts, written before the first stage when this section is present."""
+
+    root: Path = Path("data/synthetic")
+    """Folder that gets ``Potsdam`` and ``Vaihingen``."""
+    seed: int = 0
+    """Seed of the towns; independent of ``run.seed`` so that training seeds share their data."""
+    source_tops: int = Field(default=4, ge=1, le=38)
+    """Number of Potsdam-like TOPs."""
+    target_tops: int = Field(default=4, ge=1, le=33)
+    """Number of Vaihingen-like TOPs."""
+    source_side: int = Field(default=1024, ge=SIDE_MULTIPLE)
+    """Side of a Potsdam-like TOP in pixels of 5 cm (the real ones: 6000)."""
+    target_side: int = Field(default=576, ge=SIDE_MULTIPLE)
+    """Side of a Vaihingen-like TOP in pixels of 9 cm (the real ones: about 2000)."""
+
+
+# -------------------------------------------------------------------------------------------------------------- shards
+
+
+class ShardsConfig(Section):
+    """WebDataset tar shards built from the archives."""
+
+    root: Path = Path("runs/shards")
+    """Folder under which every archive's shards get a folder of their own, named by their plan's digest."""
+    samples_per_shard: int = Field(default=64, ge=1)
+    """Tiles per tar file. 64 tiles of 896 px are about 300 MB, what object stores and parallel file systems like."""
+    seed: int = 0
+    """Seed of the global shuffle that spreads a TOP's tiles over the shards."""
+
+
+class DsmConfig(Section):
+    """How heights become the networks' input; applied when a tile is read, so changing it needs no new shards."""
+
+    rule: Literal["dataset", "top", "height_above_ground"] = "dataset"
+    """``dataset``: minimum-maximum over the domain's TOPs (paper, section III-A, reads so). ``top``: over each TOP.
+    ``height_above_ground``: height over the local ground, divided by ``ceiling_m``."""
+    ceiling_m: float = Field(default=30.0, gt=0)
+    """Height above ground in metres that becomes 1 (rule ``height_above_ground`` only). 30 m clears town roofs."""
+    range: Literal["unit", "symmetric"] = "unit"
+    """``unit``: [0, 1] (paper). ``symmetric``: [-1, 1], the released code's, half of which its sigmoid cannot reach."""
+
+
+# ------------------------------------------------------------------------------------------------------------ networks
+
+
+class GeneratorConfig(Section):
+    """The U-shaped generator (paper, section II-C)."""
+
+    width: int = Field(default=64, ge=1)
+    """Channels of the first level; the levels have 1, 2, 4, 8, 8, 8, 8 times it. Paper: 64."""
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    """Dropout rate on encoder levels 4-7 and decoder levels 1-3 (released code: 0.5)."""
+    depth_decoder: Literal["own", "shared"] = "own"
+    """``own``: a decoder D^dep beside the image decoder (paper, section II-B1). ``shared``: the image decoder runs a
+    second time and only the last layer differs (what the released code does)."""
+    residual: float = 1.0
+    """Factor k of the skip from input to output; equation 1 has k = 1."""
+    learn_residual: bool = False
+    """Whether k is learned."""
+
+
+class CriticConfig(Section):
+    """The patch critic of each domain (paper, section II-C)."""
+
+    width: int = Field(default=64, ge=1)
+    """Channels of the first convolution; the others have 2, 4, 8, 8 times it and 1. Paper: 64."""
+    norm_eps: float = Field(default=1e-5, gt=0)
+    """Epsilon of the critic's instance norm. The released code has 0.8, an argument slip it was tuned with."""
+
+
+class BerhuConfig(Section):
+    """The reversed Huber loss (paper, equation 5)."""
+
+    fraction: float = Field(default=0.2, gt=0)
+    """Threshold as a share of the largest residual: L = 0.2 max|residual| (paper, under equation 5)."""
+    scope: Literal["image", "batch"] = "image"
+    """Where the largest residual is sought. ``batch`` (released code) depends on the batch and the rank."""
+    live_threshold: bool = False
+    """Let gradients flow through the threshold (released code). It reverses the sign at the worst pixel."""
+    additive_eps: float = Field(default=0.0, ge=0)
+    """Added to 2L in the quadratic branch (released code: 1e-4). 0: the denominator is only kept from being zero."""
+
+
+class LossConfig(Section):
+    """Weights of equation 7 and the critic's penalty."""
+
+    adversarial: float = Field(default=5.0, ge=0)
+    """lambda_adv (paper, section II-C: 5)."""
+    cycle: float = Field(default=10.0, ge=0)
+    """lambda_cyc (paper: 10)."""
+    depth_supervised: float = Field(default=2.0, ge=0)
+    """lambda_DSL (paper: 2)."""
+    depth_cycle_consistency: float = Field(default=1.0, ge=0)
+    """lambda_DCCL (paper: 1)."""
+    gradient_penalty: float = Field(default=1.0, ge=0)
+    """Weight of the critic's gradient penalty (not in the paper; released code: 1)."""
+    berhu: BerhuConfig = BerhuConfig()
+    depth_resize: Literal["bilinear", "area", "legacy_nearest"] = "bilinear"
+    """How a DSM is brought to the translated image's size for DCCL. ``legacy_nearest`` (released code) picks the upper
+    left pixel and shifts heights by up to a pixel against the image."""
+
+    @property
+    def uses_depth(self) -> bool:
+        """Whether any term reads a predicted depth, so whether a depth decoder is built at all."""
+        return self.depth_supervised > 0 or self.depth_cycle_consistency > 0
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+class PlateauConfig(Section):
+    """Learning rate that falls when its watched loss stops falling."""
+
+    kind: Literal["plateau", "constant"] = "plateau"
+    """``constant`` keeps the first learning rate."""
+    factor: float = Field(default=0.5, gt=0, lt=1)
+    """Factor of one fall (released code: 0.5)."""
+    patience: int = Field(default=25, ge=0)
+    """Epochs without a better loss before a fall (released code: 25 for the GAN, 20 for the segmentor)."""
+    minimum: float = Field(default=1e-6, ge=0)
+    """Learning rate below which it never falls (released code: 1e-6 and 2e-5)."""
+    watch: Literal["epoch_mean", "last_batch"] = "epoch_mean"
+    """Which loss is watched: the mean over the epoch and all ranks, or the epoch's last batch (released code)."""
+
+
+class GanConfig(Section):
+    """Training of the translator."""
+
+    epochs: int = Field(default=101, ge=1)
+    """Length of training; an epoch is as many samples as the larger domain has tiles (released code: 101)."""
+    iterations: int | None = Field(default=None, ge=1)
+    """Length in critic updates instead of epochs, for short runs; null to use ``epochs``."""
+    batch_size: int = Field(default=1, ge=1)
+    """Pairs per rank and iteration (released code: 1, on one GPU). N ranks of b equal one rank of N*b."""
+    n_critic: int = Field(default=5, ge=1)
+    """Critic updates per generator update, counted on the global step (released code: 5)."""
+    generator_lr: float = Field(default=5e-4, gt=0)
+    """Adam's learning rate for both generators (released code: 5e-4)."""
+    generator_betas: tuple[float, float] = (0.5, 0.999)
+    """Adam's betas (released code: 0.5, 0.999)."""
+    critic_lr: float = Field(default=5e-4, gt=0)
+    """RMSprop's learning rate for both critics (released code: 5e-4)."""
+    schedule: PlateauConfig = PlateauConfig()
+    order: Literal["permutation", "replacement"] = "permutation"
+    """``permutation``: every tile once per epoch of its domain. ``replacement``: independent draws (released code)."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Floating type of networks and losses; float64 is for comparisons."""
+    workers: int = Field(default=1, ge=0)
+    """Loader processes per rank; the order does not depend on it."""
+    log_every: int = Field(default=20, ge=1)
+    """Iterations between logged losses."""
+    checkpoint_every: int = Field(default=1000, ge=1)
+    """Iterations between checkpoints; the last iteration always has one."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """How many of the newest checkpoints stay on disk."""
+
+
+class DistributedConfig(Section):
+    """How ranks stay in step."""
+
+    backend: Literal["auto", "single", "ddp"] = "auto"
+    """``auto``: DDP when more than one rank was started, else a single process."""
+    processes: int = Field(default=1, ge=1)
+    """Ranks that ``launch/pipeline.py`` starts on this machine for the GAN; a cluster's launcher decides otherwise."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads per rank; null shares the machine's cores among the local ranks."""
+    timeout_s: int = Field(default=1800, ge=1)
+    """Seconds after which a collective that nobody answers ends the run."""
+
+
+class SegmentationConfig(Section):
+    """Training of the segmentor (paper, section II-C and equation 8)."""
+
+    architecture: str = "DeepLabV3"
+    """Class name in segmentation-models-pytorch (paper: DeepLabV3; its Fig. 3 says DeepLabV3Plus)."""
+    encoder: str = "resnet34"
+    """Encoder name in segmentation-models-pytorch (released code: resnet34)."""
+    encoder_weights: str = "imagenet"
+    """``imagenet`` (downloaded by the library), ``none``, or the path of a state dict of the encoder."""
+    epochs: int = Field(default=101, ge=1)
+    """Passes over the training tiles (released code: 101)."""
+    iterations: int | None = Field(default=None, ge=1)
+    """Length in updates instead of epochs; null to use ``epochs``."""
+    batch_size: int = Field(default=32, ge=2)
+    """Crops per update (released code's scripts: 32). At least 2: the pooling branch has a batch norm."""
+    lr: float = Field(default=2e-4, gt=0)
+    """Adam's learning rate (released code: 2e-4)."""
+    schedule: PlateauConfig = PlateauConfig(patience=20, minimum=2e-5)
+    crop: int = Field(default=512, ge=32)
+    """Side of a random crop in pixels (released code: 512)."""
+    flip: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a horizontal, and of a vertical flip (released code: 0.5 each)."""
+    quarter_turn: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a turn by 90, 180 or 270 degrees (released code: 0.5)."""
+    validation: Literal["none", "source", "target"] = "none"
+    """On which domain's ``val`` split an epoch is scored. ``target`` reads target labels, and the report says so."""
+    validate_every: int = Field(default=1, ge=1)
+    """Epochs between validations."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Which epoch is evaluated. ``best`` needs ``validation``; the released code picks by target labels."""
+    workers: int = Field(default=1, ge=0)
+    """Loader processes."""
+    log_every: int = Field(default=20, ge=1)
+    """Updates between logged losses."""
+    checkpoint_every: int = Field(default=1000, ge=1)
+    """Updates between checkpoints; the last update always has one."""
+
+    @model_validator(mode="after")
+    def _best_needs_validation(self) -> SegmentationConfig:
+        if self.checkpoint == "best" and self.validation == "none":
+            raise ValueError("segmentation.checkpoint=best needs segmentation.validation=source or =target")
+        return self
+
+
+class TranslationConfig(Section):
+    """Writing the translated source tiles as shards."""
+
+    batch_size: int = Field(default=8, ge=1)
+    """Tiles per forward pass (released code: 8)."""
+
+
+class EvaluationConfig(Section):
+    """Scoring whole target TOPs."""
+
+    split: str = "test"
+    """Split of the target archive that is scored (paper: all but the eight validation areas)."""
+    window: int = Field(default=512, ge=SIDE_MULTIPLE)
+    """Side of the sliding window in pixels."""
+    overlap: float = Field(default=0.5, ge=0, lt=1)
+    """Share of a window that its neighbour covers too; overlapping scores are blended by a smooth weight."""
+    batch_size: int = Field(default=8, ge=1)
+    """Windows per forward pass."""
+
+
+class TrackingConfig(Section):
+    """MLflow."""
+
+    uri: str | None = None
+    """Tracking URI; null for the environment's ``MLFLOW_TRACKING_URI``, else ``sqlite`` in the run's folder."""
+    experiment: str = "drdg"
+    """MLflow experiment name."""
+
+
+class RunConfig(Section):
+    """What is run and where it is kept."""
+
+    name: str = "drdg"
+    """Name of the run and of its folder."""
+    root: Path = Path("runs")
+    """Folder of all runs."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of everything random in training: initial weights, sample order, dropout, penalty mixing, augmentation."""
+    rows: list[str] = ["baseline", "drdg"]
+    """Rows of the table, by the names in ``drdg/experiments.py``."""
+
+    @property
+    def directory(self) -> Path:
+        """The run's own folder."""
+        return self.root / self.name
+
+
+class Config(Section):
+    """The whole configuration; every default is the paper's PotsdamIRRG to Vaihingen."""
+
+    preset: Literal["paper", "authors"] = "paper"
+    """``paper``: the text, with its evident slips corrected. ``authors``: what the released code computes."""
+    run: RunConfig = RunConfig()
+    source: DomainConfig = DomainConfig(archive=PotsdamArchive(), tile=896, stride=896)
+    target: DomainConfig = DomainConfig(archive=VaihingenArchive(), tile=512, stride=256)
+    synthetic: SyntheticConfig | None = None
+    shards: ShardsConfig = ShardsConfig()
+    dsm: DsmConfig = DsmConfig()
+    generator: GeneratorConfig = GeneratorConfig()
+    critic: CriticConfig = CriticConfig()
+    loss: LossConfig = LossConfig()
+    gan: GanConfig = GanConfig()
+    distributed: DistributedConfig = DistributedConfig()
+    translation: TranslationConfig = TranslationConfig()
+    segmentation: SegmentationConfig = SegmentationConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: TrackingConfig = TrackingConfig()

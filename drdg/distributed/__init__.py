@@ -1,0 +1,1 @@
+"""Station 3, ranks: who they are, and how they stay in step."""

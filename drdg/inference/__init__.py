@@ -1,0 +1,1 @@
+"""Station 5, inference: translate shards, slide over a whole TOP, write georeferenced rasters."""

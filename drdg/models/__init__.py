@@ -1,0 +1,1 @@
+"""Station 3, networks only: generator, critic, segmentor, norms."""

@@ -1,0 +1,1 @@
+"""Station 4, training: the loop, checkpoints, preemption, running means."""
