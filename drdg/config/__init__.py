@@ -26,4 +26,31 @@ from drdg.config.schema import (
     VaihingenArchive,
 )
 
-__all__ = [name for name in dir() if name[0].isupper() or name in ("digest", "known_keys", "load_config", "to_yaml")]
+__all__ = [
+    "SIDE_MULTIPLE",
+    "ArchiveConfig",
+    "BerhuConfig",
+    "Config",
+    "CriticConfig",
+    "DescribedArchive",
+    "DistributedConfig",
+    "DomainConfig",
+    "DsmConfig",
+    "EvaluationConfig",
+    "GanConfig",
+    "GeneratorConfig",
+    "LossConfig",
+    "PlateauConfig",
+    "PotsdamArchive",
+    "RunConfig",
+    "SegmentationConfig",
+    "ShardsConfig",
+    "SyntheticConfig",
+    "TrackingConfig",
+    "TranslationConfig",
+    "VaihingenArchive",
+    "digest",
+    "known_keys",
+    "load_config",
+    "to_yaml",
+]
