@@ -115,6 +115,8 @@ def _explain(error: ValidationError) -> str:
         return f"unknown key {key!r}; did you mean {near[0]!r}?"
     message = first["msg"].removeprefix("Value error, ")
     key = ".".join(_without_tags(where))
+    if first["type"] == "string_type" and isinstance(first["input"], int | float):
+        message = f"YAML reads this entry as the number {first['input']}; put it in quotes"
     return f"{key}: {message}" if key else message
 
 

@@ -213,7 +213,8 @@ class LossConfig(Section):
     """Weight of the critic's gradient penalty (not in the paper; released code: 1)."""
     berhu: BerhuConfig = BerhuConfig()
     depth_resize: Literal["bilinear", "area", "legacy_nearest"] = "bilinear"
-    """How a DSM is brought to the translated image's size for DCCL. ``legacy_nearest`` (released code) picks the upper
+    """How a DSM is brought to the translated image's size for DCCL. ``area``: torch's, the mean of every pixel that is
+    touched, exact areas only at whole ratios. ``legacy_nearest`` (released code) picks the upper
     left pixel and shifts heights by up to a pixel against the image."""
 
     @property

@@ -1,0 +1,45 @@
+"""What all commands share: their arguments, and how they end on bad input."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from drdg.config import Config, load_config, to_yaml
+
+BAD_INPUT = 2  # argparse's own exit status for bad arguments
+FAILED = 1
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments that every command has."""
+    arguments = argparse.ArgumentParser(description=description)
+    arguments.add_argument("--config", metavar="FILE", help="YAML file; without it, the paper's recipe")
+    arguments.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
+    arguments.add_argument("--dry-run", action="store_true", help="say what would be done and stop")
+    arguments.add_argument("overrides", nargs="*", metavar="key.sub=value", help="changes to the configuration")
+    return arguments
+
+
+def run(arguments: argparse.ArgumentParser, action: Callable[[Config, argparse.Namespace], None]) -> None:
+    """Parse the command line, call ``action``, and end with one sentence and a non-zero status on bad input."""
+    options = arguments.parse_intermixed_args()
+    try:
+        config = load_config(options.config, options.overrides)
+        if options.print_config:
+            print(to_yaml(config), end="")
+        else:
+            action(config, options)
+    except (ValueError, FloatingPointError) as error:
+        stop(str(error), BAD_INPUT)
+    except OSError as error:
+        stop(f"{error.filename or 'a file'}: {error.strerror or error}; make room or give permission", FAILED)
+    except KeyboardInterrupt:
+        stop("stopped; the same command continues where it was", 130)
+
+
+def stop(sentence: str, status: int) -> None:
+    """Say on standard error why the command ends, and end it."""
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    raise SystemExit(status)

@@ -1,0 +1,126 @@
+"""Station 3, ranks: the process group, its device, and the few collectives that the loop needs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from drdg.config import DistributedConfig
+from drdg.distributed.topology import Topology, discover
+
+
+class Group:
+    """All ranks of a run as one of them sees them."""
+
+    def __init__(self, topology: Topology, device: torch.device):
+        self.topology = topology
+        self.device = device
+
+    @property
+    def rank(self) -> int:
+        """This process's number among all."""
+        return self.topology.rank
+
+    @property
+    def world_size(self) -> int:
+        """How many processes there are."""
+        return self.topology.world_size
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the rank that writes and logs."""
+        return self.topology.rank == 0
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of ``values`` over all ranks, on every rank."""
+        return self.sum(values) / self.world_size
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of ``values`` over all ranks, on every rank."""
+        values = values.clone()
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Every rank's ``values``, stacked in the order of ranks, on every rank."""
+        if self.world_size == 1:
+            return values[None].clone()
+        gathered = [torch.empty_like(values) for _ in range(self.world_size)]
+        dist.all_gather(gathered, values.contiguous())
+        return torch.stack(gathered)
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def refuse_different(self, network: nn.Module, when: str) -> None:
+        """Raise ``RuntimeError`` on every rank unless all have bit-equal parameters."""
+        own = torch.tensor(list(bytes.fromhex(fingerprint(network))), dtype=torch.uint8, device=self.device)
+        everyone = self.gather(own)
+        different = [rank for rank in range(self.world_size) if not torch.equal(everyone[rank], everyone[0])]
+        if different:
+            raise RuntimeError(
+                f"{when}: the parameters of ranks {different} are not those of rank 0; nothing was saved"
+            )
+
+
+def fingerprint(network: nn.Module) -> str:
+    """SHA-256 of a network's parameters and buffers, in hexadecimal."""
+    hasher = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        hasher.update(name.encode())
+        hasher.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return hasher.hexdigest()
+
+
+@contextmanager
+def process_group(config: DistributedConfig, topology: Topology | None = None) -> Iterator[Group]:
+    """Join the run's ranks (gloo on CPUs, nccl on GPUs), and leave them at the end."""
+    topology = discover() if topology is None else topology
+    if config.backend == "single" and topology.world_size > 1:
+        raise ValueError(
+            f"distributed.backend=single, but {topology.launcher} started {topology.world_size} ranks; "
+            "set distributed.backend=ddp or start one"
+        )
+    device = pick_device(topology)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(config.threads or max(1, cores // topology.local_world_size))
+    if topology.world_size == 1:
+        yield Group(topology, device)
+        return
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        init_method=f"tcp://{topology.master_address}:{topology.master_port}"
+        if topology.launcher != "torchrun"
+        else "env://",
+        rank=topology.rank,
+        world_size=topology.world_size,
+        timeout=timedelta(seconds=config.timeout_s),
+    )
+    try:
+        yield Group(topology, device)
+    finally:
+        dist.destroy_process_group()
+
+
+def pick_device(topology: Topology | None = None) -> torch.device:
+    """This rank's GPU, or the CPU where there is none. Raises ``ValueError`` when ranks outnumber the GPUs."""
+    topology = Topology() if topology is None else topology
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    visible = torch.cuda.device_count()
+    # srun can give each task a GPU of its own, which is then the only one that the task sees.
+    index = 0 if visible == 1 and topology.launcher == "srun" else topology.local_rank
+    if index >= visible:
+        raise ValueError(f"local rank {topology.local_rank} has no GPU: {visible} are visible; start one rank per GPU")
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)

@@ -1,0 +1,108 @@
+"""Station 3, ranks: who this process is. The only reader of a launcher's environment variables.
+
+A half-set environment is refused: a rank that believes it is alone trains a model of its own, and nobody notices.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# srun sets these for every task of a step; a batch script outside srun has no SLURM_STEP_ID.
+SRUN = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE", "SLURM_STEP_NODELIST")
+MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+# Ports above the privileged and below Linux's ephemeral range (32768-60999), picked by job so that jobs do not meet.
+FIRST_PORT, PORTS = 20000, 10000
+
+
+@dataclass(frozen=True)
+class Topology:
+    """One process's place among all of a run."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
+    master_address: str | None = None
+    master_port: int | None = None
+    launcher: str = "single"
+
+
+def discover(environment: Mapping[str, str] | None = None, first_host: Callable[[str], str] | None = None) -> Topology:
+    """Read the place of this process from what torchrun or srun set; alone if neither did.
+
+    ``first_host`` resolves a Slurm node list (default: ``scontrol show hostnames``). Raises ``ValueError`` when a
+    launcher's variables are only partly there, or when the launcher is one that this function does not know.
+    """
+    environment = os.environ if environment is None else environment
+    if "RANK" in environment or "WORLD_SIZE" in environment:
+        return _from_torchrun(environment)
+    if "SLURM_STEP_ID" in environment:
+        return _from_srun(environment, first_host or _first_host)
+    for name in MPI_SIZES:
+        if int(environment.get(name, "1")) > 1:
+            raise ValueError(f"{name}={environment[name]} says that mpiexec started this; start it by torchrun or srun")
+    return Topology()
+
+
+def _from_torchrun(environment: Mapping[str, str]) -> Topology:
+    _refuse_half_set(environment, TORCHRUN, "torchrun")
+    return Topology(
+        rank=int(environment["RANK"]),
+        world_size=int(environment["WORLD_SIZE"]),
+        local_rank=int(environment["LOCAL_RANK"]),
+        local_world_size=int(environment["LOCAL_WORLD_SIZE"]),
+        master_address=environment["MASTER_ADDR"],
+        master_port=int(environment["MASTER_PORT"]),
+        launcher="torchrun",
+    )
+
+
+def _from_srun(environment: Mapping[str, str], first_host: Callable[[str], str]) -> Topology:
+    _refuse_half_set(environment, (*SRUN, "SLURM_JOB_ID", "SLURM_NODEID"), "srun")
+    world_size = int(environment["SLURM_NTASKS"])
+    if world_size == 1:
+        return Topology(launcher="srun")
+    return Topology(
+        rank=int(environment["SLURM_PROCID"]),
+        world_size=world_size,
+        local_rank=int(environment["SLURM_LOCALID"]),
+        local_world_size=tasks_of_node(environment["SLURM_STEP_TASKS_PER_NODE"], int(environment["SLURM_NODEID"])),
+        master_address=first_host(environment["SLURM_STEP_NODELIST"]),
+        master_port=FIRST_PORT + int(environment["SLURM_JOB_ID"]) % PORTS,
+        launcher="srun",
+    )
+
+
+def tasks_of_node(tasks_per_node: str, node: int) -> int:
+    """Number of tasks on the ``node``-th node by Slurm's short form, e.g. ``2(x3),1`` for 2, 2, 2 and 1."""
+    counts: list[int] = []
+    for group in tasks_per_node.split(","):
+        count, _, times = group.partition("(x")
+        counts += [int(count)] * int(times.rstrip(")") or 1)
+    return counts[node]
+
+
+def _refuse_half_set(environment: Mapping[str, str], names: tuple[str, ...], launcher: str) -> None:
+    missing = [name for name in names if not environment.get(name)]
+    if missing:
+        raise ValueError(
+            f"{launcher}'s environment is half set ({', '.join(missing)} missing); start the job by {launcher} itself, "
+            f"or unset its other variables to run as one process"
+        )
+
+
+def _first_host(node_list: str) -> str:
+    if shutil.which("scontrol") is None:
+        raise ValueError(f"the master of SLURM_STEP_NODELIST={node_list} cannot be resolved: scontrol is not on PATH")
+    shown = subprocess.run(["scontrol", "show", "hostnames", node_list], capture_output=True, text=True, timeout=60)
+    hosts = shown.stdout.split()
+    if shown.returncode or not hosts:
+        raise ValueError(
+            f"the master of SLURM_STEP_NODELIST={node_list} cannot be resolved: scontrol says {shown.stderr.strip()!r}"
+        )
+    return hosts[0]

@@ -1,0 +1,61 @@
+"""Station 3, the equations: every loss of the paper by its number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from drdg.config import BerhuConfig
+
+
+def critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """Equation 2 as the critic minimises it: mean fake score minus mean real score."""
+    return fake_scores.mean() - real_scores.mean()
+
+
+def adversarial_loss(fake_scores: Tensor) -> Tensor:
+    """Equation 2 as the generator minimises it: minus the mean score of its images."""
+    return -fake_scores.mean()
+
+
+def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+    """Mean over samples of (||gradient|| - 1)^2 at points between real and fake (Gulrajani et al. 2017, equation 3).
+
+    ``real`` and ``fake`` are (N, C, H, W), ``mix`` (N, 1, 1, 1) in [0, 1] is the share of real. The gradient is that of
+    the summed patch scores, its norm is over C, H and W (released code).
+    """
+    between = (mix * real + (1 - mix) * fake).detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+def cycle_consistency_loss(reconstructed: Tensor, image: Tensor) -> Tensor:
+    """Equation 3: mean absolute difference."""
+    return F.l1_loss(reconstructed, image)
+
+
+def berhu_loss(predicted: Tensor, true: Tensor, config: BerhuConfig) -> Tensor:
+    """Equation 5, the reversed Huber loss, averaged over all pixels of (N, 1, H, W); 0 where nothing differs.
+
+    |r| up to the threshold L, (r^2 + L^2) / 2L above it, with L = 0.2 max|r| over the image (or the batch).
+    """
+    size = (predicted - true).abs()
+    dims = (1, 2, 3) if config.scope == "image" else (0, 1, 2, 3)
+    threshold = config.fraction * size.amax(dim=dims, keepdim=True)
+    if not config.live_threshold:
+        threshold = threshold.detach()
+    # Where L is 0 every residual is 0 and the linear branch is taken; the clamp only keeps the other one from 0/0.
+    denominator = (2 * threshold + config.additive_eps).clamp_min(torch.finfo(size.dtype).tiny)
+    quadratic = (size.square() + threshold.square()) / denominator
+    return torch.where(size <= threshold, size, quadratic).mean()
+
+
+def resize_depth(depth: Tensor, side: int, how: Literal["bilinear", "area", "legacy_nearest"]) -> Tensor:
+    """Bring heights (N, 1, H, W) to (N, 1, side, side), for DCCL (equation 6) compares them at the translated size."""
+    if how == "bilinear":
+        return F.interpolate(depth, size=(side, side), mode="bilinear", align_corners=False)
+    return F.interpolate(depth, size=(side, side), mode="area" if how == "area" else "nearest")

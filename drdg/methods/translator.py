@@ -1,0 +1,50 @@
+"""Station 3, methods: what every translator offers to the loop, whichever paper it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+Batch = dict[str, Tensor]
+"""``source_image``, ``target_image`` uint8 (N, 3, H, W); ``source_dsm``, ``target_dsm`` (N, 1, H, W) if depth is used;
+``position`` int64 (N,), the samples' places in the stream."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One module whose ``forward(batch)`` returns its whole loss and what to log, and the optimizer of what it owns."""
+
+    name: str
+    module: nn.Module
+    optimizer: Callable[[Iterable[Parameter]], Optimizer]
+    every: int
+    """It runs at the iterations that are multiples of this."""
+
+
+class Translator(Protocol):
+    """A method that learns to make source images look like the target's."""
+
+    networks: nn.ModuleDict
+
+    def phases(self) -> list[Phase]:
+        """The phases of one iteration, in order."""
+        ...
+
+    def predict_depth(self, images: Tensor) -> Tensor | None:
+        """Heights (N, 1, H, W) that source images (N, 3, H, W) seem to show; None for a method without depth."""
+        ...
+
+    def translate(self, images: Tensor) -> Tensor:
+        """Source images (N, 3, H, W) in [-1, 1] in the target's look and size, without gradients."""
+        ...
+
+
+def scaled(images: Tensor, like: nn.Module) -> Tensor:
+    """Bytes 0..255 as numbers in [-1, 1], on the device and in the floating type of ``like``'s parameters."""
+    parameter = next(like.parameters())
+    return images.to(parameter.device).to(parameter.dtype) / 127.5 - 1

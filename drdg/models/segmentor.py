@@ -1,0 +1,118 @@
+"""Station 3, networks: the segmentor (paper, section II-C: DeepLabV3), from segmentation-models-pytorch.
+
+Its input is the image in [0, 1], without the ImageNet mean and deviation, as in the released code.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from drdg.config import SegmentationConfig
+from drdg.models.encoder_weights import first_line, hub_answers_or_is_left_alone, load_encoder
+from drdg.models.smp import import_smp
+
+
+def build_segmentor(config: SegmentationConfig, num_classes: int, *, pretrained: bool = True) -> nn.Module:
+    """A segmentor: images (N, 3, H, W) in [0, 1] to logits (N, ``num_classes``, H, W).
+
+    H and W are multiples of :func:`side_multiple`; in training mode N is at least 2. Weights that are not pretrained
+    come from torch's global generator; ``pretrained=False`` leaves ``encoder_weights`` aside, for a network whose
+    weights are loaded next. Raises ``ValueError`` for an architecture or encoder that does not exist or do not go
+    together, and for weights that cannot be had.
+    """
+    smp = import_smp()
+    architecture = _architecture(smp, config.architecture)
+    _check_encoder(smp, config.encoder)
+    segmentor = _build(architecture, config, None, num_classes)
+    if not pretrained or config.encoder_weights == "none":
+        return segmentor
+    if config.encoder_weights == "imagenet":
+        return _build_pretrained(smp, architecture, config, num_classes)
+    load_encoder(segmentor.get_submodule("encoder"), Path(config.encoder_weights))
+    return segmentor
+
+
+def side_multiple(segmentor: nn.Module) -> int:
+    """What the sides of the segmentor's input in pixels must be a multiple of."""
+    if not getattr(segmentor, "requires_divisible_input_shape", False):
+        return 1
+    return int(getattr(segmentor.get_submodule("encoder"), "output_stride", 1))
+
+
+def load_segmentor(path: Path) -> tuple[nn.Module, tuple[str, ...]]:
+    """A trained segmentor on the CPU, in evaluation mode, and its class names; ``path`` is training's ``segmentor.pt``.
+
+    Raises ``ValueError`` when there is none.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no trained segmentor; train one first")
+    values = torch.load(path, map_location="cpu", weights_only=True)
+    config = SegmentationConfig.model_validate(values["config"]["segmentation"])
+    segmentor = build_segmentor(config, len(values["classes"]), pretrained=False)
+    segmentor.load_state_dict(values["state_dict"])
+    return segmentor.eval(), tuple(values["classes"])
+
+
+def _architecture(smp: Any, name: str) -> type[nn.Module]:
+    base = smp.base.SegmentationModel
+    known: dict[str, Any] = {
+        key: value for key, value in vars(smp).items() if inspect.isclass(value) and issubclass(value, base)
+    }
+    if name not in known:
+        raise ValueError(f"segmentation.architecture={name!r} is unknown; {_did_you_mean(name, known)}")
+    return known[name]
+
+
+def _check_encoder(smp: Any, name: str) -> None:
+    """Names are the library's own, or ``tu-`` and a timm model."""
+    import timm
+
+    known = smp.encoders.get_encoder_names()
+    if name.startswith("tu-"):
+        if timm.is_model(name.removeprefix("tu-")):
+            return
+        known = [f"tu-{model}" for model in timm.list_models()]
+    if name not in known and not name.startswith("timm-"):
+        raise ValueError(f"segmentation.encoder={name!r} is unknown; {_did_you_mean(name, known)}")
+
+
+def _did_you_mean(name: str, known: Sequence[str] | dict[str, Any]) -> str:
+    """A hint that names the nearest ones: all of a short list, the closest five of a long one."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=5, cutoff=0.0)
+    shown = names if len(names) <= 20 else near
+    return f"did you mean {near[0]!r}? ({'there are' if shown is names else 'near it are'} {', '.join(shown)})"
+
+
+def _build(
+    architecture: type[nn.Module], config: SegmentationConfig, weights: str | bool | None, num_classes: int
+) -> nn.Module:
+    try:
+        return architecture(encoder_name=config.encoder, encoder_weights=weights, in_channels=3, classes=num_classes)
+    except Exception as error:  # each encoder of the library refuses in its own way
+        if weights is not None:
+            raise
+        raise ValueError(
+            f"segmentation.encoder={config.encoder!r} does not go with segmentation.architecture="
+            f"{config.architecture!r} ({first_line(error)}); take another of either, resnet34 goes with DeepLabV3"
+        ) from error
+
+
+def _build_pretrained(smp: Any, architecture: type[nn.Module], config: SegmentationConfig, classes: int) -> nn.Module:
+    # For timm's models the library takes a yes or no, the others' weights have names.
+    weights = "imagenet" if config.encoder in smp.encoders.get_encoder_names() else True
+    try:
+        with hub_answers_or_is_left_alone():
+            return _build(architecture, config, weights, classes)
+    except Exception as error:  # it was built without weights just before, so all that can fail is getting them
+        raise ValueError(
+            f"segmentation.encoder_weights=imagenet could not be downloaded ({first_line(error)}): set it to none, or "
+            "to the path of a state dict of the encoder, saved on a machine with network"
+        ) from error

@@ -1,0 +1,113 @@
+"""Station 6, stages: the whole path, from orthophotos to a table of scores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from drdg.config import Config
+from drdg.datasets import open_archive
+from drdg.experiments import Row, config_of, find_row
+from drdg.stages import row as steps
+from drdg.stages.records import begin_parent, begin_stage
+from drdg.stages.results import report_results
+from drdg.stages.workspace import RowStages, stages_of
+from drdg.tiles.build import build_shards, find_shards
+from drdg.tracking import Handle, Tracking
+
+STEPS: dict[str, Callable[[RowStages, Handle], None]] = {
+    "gan": steps.train_gan,
+    "translate": steps.translate,
+    "segment": steps.segment,
+    "evaluate": steps.score,
+}
+
+
+def run_pipeline(config: Config) -> Path:
+    """Run every stage of every row of ``run.rows`` that is not done, write the report and return its file."""
+    began = time.monotonic()
+    rows = [find_row(name) for name in config.run.rows]
+    synthesize(config)
+    refuse_missing_layers(config, rows)
+    tracking = Tracking(config.tracking.uri, config.tracking.experiment, config.run.directory)
+    with begin_parent(tracking, config) as parent:
+        source = build_shards(config.source, config.shards, need_label=True)
+        target = build_shards(config.target, config.shards, need_label=False)
+        finished = []
+        for row in rows:
+            print(f"== row {row.name}: {row.about}", flush=True)
+            stages = stages_of(row, config, source, target)
+            for stage in stages.in_order():
+                run_stage(stage.name, stages, tracking, parent)
+            finished.append(stages)
+        return report_results(config, finished, parent, seconds=time.monotonic() - began)
+
+
+def run_one_stage(config: Config, row: Row, name: str) -> None:
+    """Run the stage ``name`` of one row, whose stages before it must be done."""
+    stages = stages_of(row, config, *finished_shards(config))
+    for stage in stages.in_order():
+        if stage.name == name:
+            tracking = Tracking(config.tracking.uri, config.tracking.experiment, config.run.directory)
+            with begin_parent(tracking, config) as parent:
+                return run_stage(name, stages, tracking, parent)
+        if not stage.is_done():
+            raise ValueError(f"{stage.folder}: is not done; run the stage {stage.name} of row {row.name} first")
+    raise ValueError(f"row {row.name} has no stage {name}; it has {', '.join(s.name for s in stages.in_order())}")
+
+
+def run_stage(name: str, stages: RowStages, tracking: Tracking, parent: Handle) -> None:
+    """Run one stage under its own MLflow run, unless it is done."""
+    stage = next(stage for stage in stages.in_order() if stage.name == name)
+    if stage.is_done():
+        print(f"{stage.row}/{name}: done before", flush=True)
+        return
+    with begin_stage(tracking, parent, stage, stages.config) as run:
+        STEPS[name](stages, run)
+
+
+def finished_shards(config: Config) -> tuple[Path, Path]:
+    """The folders of both domains' shards. Raises ``ValueError`` when they are not built."""
+    source = find_shards(config.source, config.shards, need_label=True)
+    return source, find_shards(config.target, config.shards, need_label=False)
+
+
+def synthesize(config: Config) -> None:
+    """Write the synthetic archives that the configuration asks for, unless they are there."""
+    if config.synthetic is not None:
+        from drdg.datasets.synthetic import write_archives
+
+        write_archives(config.synthetic)
+
+
+def refuse_missing_layers(config: Config, rows: list[Row]) -> None:
+    """Raise ``ValueError`` now for what a stage would miss only hours later."""
+    source, target = open_archive(config.source.archive), open_archive(config.target.archive)
+    source.split(config.source.split, need_label=True)
+    target.split(config.evaluation.split, need_label=True)
+    if source.classes != target.classes:
+        raise ValueError(
+            f"source.archive has the classes {', '.join(source.classes)} but target.archive has "
+            f"{', '.join(target.classes)}; describe both with the same classes in the same order"
+        )
+    deep = [row.name for row in rows if row.is_trained and config_of(row, config).loss.uses_depth]
+    for archive, domain in ((source, config.source), (target, config.target)):
+        missing = [top.id for top in archive.split(domain.split) if top.dsm is None]
+        if missing and deep:
+            raise ValueError(
+                f"archive {archive.name} has no DSM for {missing[0]}, which row {deep[0]} needs; add the DSMs, or run "
+                "only rows without depth (run.rows=[baseline,rdg])"
+            )
+
+
+def describe(config: Config) -> str:
+    """What ``run_pipeline`` would do, in lines."""
+    lines = [f"in {config.run.directory}, with seed {config.run.seed}:"]
+    if config.synthetic is not None:
+        lines.append(f"  write synthetic archives in {config.synthetic.root}")
+    lines.append(f"  build shards under {config.shards.root}")
+    for row in map(find_row, config.run.rows):
+        names = [*(["gan"] if row.is_trained else []), *(["translate"] if row.translator else []), "segment"]
+        lines.append(f"  row {row.name}: {' -> '.join([*names, 'evaluate'])} ({row.about})")
+    return "\n".join([*lines, f"  report in {config.run.directory / 'report.json'}"])

@@ -1,0 +1,49 @@
+"""Station 6, stages: one rank of a translator's training, as a launcher or a person starts it (``launch/train.py``)."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import nullcontext
+
+from drdg import cli
+from drdg.config import Config
+from drdg.experiments import find_row
+
+
+def main() -> None:
+    """Parse the command line and take part in training."""
+    arguments = cli.parser("Train a row's translator, alone or as one rank of those that torchrun or srun started.")
+    arguments.add_argument("--row", default="drdg", help="row of the table, by its name (default: drdg)")
+    cli.run(arguments, train)
+
+
+def train(config: Config, options: argparse.Namespace) -> None:
+    """Train the translator of ``options.row`` together with the other ranks."""
+    from drdg.distributed import discover, process_group
+    from drdg.stages.pipeline import finished_shards
+    from drdg.stages.records import begin_parent, begin_stage
+    from drdg.stages.row import train_gan_as_rank
+    from drdg.stages.workspace import stages_of
+    from drdg.tracking import Tracking, inherited_run_id
+
+    row = find_row(options.row)
+    if not row.is_trained:
+        raise ValueError(f"--row {row.name}: has no translator to train; take rdg or drdg")
+    topology = discover()
+    if options.dry_run:
+        print(f"would train {row.name} as rank {topology.rank} of {topology.world_size} in {config.run.directory}")
+        return
+    stages = stages_of(row, config, *finished_shards(config))
+    assert stages.gan is not None
+    if stages.gan.is_done():
+        return
+    tracking = Tracking(config.tracking.uri, config.tracking.experiment, config.run.directory, rank=topology.rank)
+    # The pipeline that starts ranks has begun the run already; a person's command begins its own.
+    with nullcontext() if inherited_run_id() else begin_parent(tracking, config) as parent:
+        run = tracking.join() if parent is None else begin_stage(tracking, parent, stages.gan, stages.config)
+        with run, process_group(config.distributed, topology) as group:
+            train_gan_as_rank(stages, group, run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Station 6, stages: starting several ranks of a translator's training on this machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from drdg.config import Config, to_yaml
+from drdg.files import write_text
+from drdg.stages.workspace import Stage
+from drdg.tracking import Handle
+
+
+def start_ranks(stage: Stage, config: Config, run: Handle) -> None:
+    """Start ``distributed.processes`` ranks by torch's own launcher, each as ``launch/train.py`` would be, and wait.
+
+    Raises ``ValueError`` when one of them fails; it has said why on standard error.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    settings = stage.folder / "config.yaml"
+    write_text(settings, to_yaml(config))
+    ranks = config.distributed.processes
+    threads = config.distributed.threads or max(1, len(os.sched_getaffinity(0)) // ranks)
+    launch = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=ranks,
+        run_id=stage.digest,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",  # any free port of the loopback interface
+        max_restarts=0,
+    )
+    command = ("-m", "drdg.stages.rank", "--row", stage.row, "--config", str(settings))
+    with environment({**run.environment(), "OMP_NUM_THREADS": str(threads)}):
+        try:
+            elastic_launch(launch, sys.executable)(*command)
+        except ChildFailedError as error:
+            raise ValueError(f"row {stage.row}: a rank of its GAN training failed; the reason is above") from error
+
+
+@contextmanager
+def environment(added: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for the processes started in the block."""
+    before = {name: os.environ.get(name) for name in added}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,40 @@
+"""Station 6, stages: what MLflow knows of a run: one parent, one child for each stage of each row."""
+
+from __future__ import annotations
+
+from drdg.config import Config, digest, to_yaml
+from drdg.stages.workspace import Stage
+from drdg.tracking import Handle, Tracking
+
+
+def begin_parent(tracking: Tracking, config: Config) -> Handle:
+    """Begin, or continue, the MLflow run that holds all stages of ``config``."""
+    tags = {**_tags(config), "drdg.digest": digest(config)}
+    parent = tracking.parent(config.run.name, tags, config.model_dump(mode="json"))
+    parent.text(to_yaml(config), "config.yaml")
+    return parent
+
+
+def begin_stage(tracking: Tracking, parent: Handle, stage: Stage, config: Config) -> Handle:
+    """Begin, or continue, the MLflow run of one stage."""
+    tags = {
+        **_tags(config),
+        "drdg.digest": stage.digest,
+        "drdg.stage": stage.name,
+        "drdg.row": stage.row,
+    }
+    run = tracking.stage(f"{stage.row}/{stage.name}", parent.run_id, tags, config.model_dump(mode="json"))
+    run.text(to_yaml(config), "config.yaml")
+    return run
+
+
+def _tags(config: Config) -> dict[str, object]:
+    source, target = (archive_name(domain.archive) for domain in (config.source, config.target))
+    return {"drdg.seed": config.run.seed, "drdg.preset": config.preset, "drdg.direction": f"{source}_to_{target}"}
+
+
+def archive_name(archive: object) -> str:
+    """Short name of a configured archive."""
+    bands = getattr(archive, "bands", "")
+    kind = getattr(archive, "name", None) or getattr(archive, "kind", "archive")
+    return f"{kind}_{bands}" if isinstance(bands, str) and bands else str(kind)

@@ -1,0 +1,118 @@
+"""Station 6, stages: the four steps of one row. Each continues where an earlier run of it was broken off."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from drdg.config import Config
+from drdg.datasets import open_archive
+from drdg.distributed import Group, Topology, pick_device, process_group
+from drdg.inference.evaluate import count_pixels, evaluate
+from drdg.inference.translate import resize, translate_shards
+from drdg.models.segmentor import load_segmentor
+from drdg.stages.ranks import start_ranks
+from drdg.stages.workspace import RowStages, Stage
+from drdg.tiles.store import ShardStore
+from drdg.tiles.stream import UnpairedStream
+from drdg.tracking import Handle
+from drdg.training.gan import load_translator, train_translator
+from drdg.training.segmentation import train_segmentor
+
+METRICS = "metrics.json"
+
+
+def train_gan(stages: RowStages, run: Handle) -> None:
+    """Train the row's translator on ``distributed.processes`` ranks of this machine."""
+    assert stages.gan is not None
+    distributed = stages.config.distributed
+    if distributed.processes > 1:
+        start_ranks(stages.gan, stages.config, run)
+    else:
+        with process_group(distributed, Topology()) as group:
+            train_gan_as_rank(stages, group, run)
+
+
+def train_gan_as_rank(stages: RowStages, group: Group, run: Handle) -> None:
+    """Take part, as one of ``group``'s ranks, in training the row's translator."""
+    assert stages.gan is not None
+    assert stages.row.translator is not None
+    config = stages.config
+    stream = UnpairedStream(
+        ShardStore(stages.source),
+        ShardStore(stages.target),
+        seed=config.run.seed,
+        order=config.gan.order,
+        need_dsm=config.loss.uses_depth,
+        dsm=config.dsm,
+    )
+    train_translator(stages.row.translator, config, stream, stages.gan.folder, group, run.log)
+    if group.is_first:
+        stages.gan.finish()
+
+
+def translate(stages: RowStages, run: Handle) -> None:
+    """Write the row's translated source shards."""
+    assert stages.translate is not None
+    config = stages.config
+    device = pick_device()
+    side = config.target.tile
+    if stages.translator is None:
+        function = resize(side)
+    else:
+        function = load_translator(stages.translator, config, device).translate
+    store = ShardStore(stages.source)
+    out, plan = stages.training_shards, stages.translate.digest
+    translate_shards(store, function, side, out, plan, batch_size=config.translation.batch_size, device=device)
+    run.log({"translate/tiles": len(store)})
+    stages.translate.finish()
+
+
+def segment(stages: RowStages, run: Handle) -> None:
+    """Train the row's segmentor."""
+    config, out = stages.config, stages.segment.folder
+    train_segmentor(config, stages.training_shards, out, log=run.log, validate=validation(config))
+    stages.segment.finish()
+
+
+def validation(config: Config) -> Callable[[nn.Module], dict[str, float]] | None:
+    """What scores the segmentor while it learns. Target labels are read only if the configuration says so."""
+    domain = {"none": None, "source": config.source, "target": config.target}[config.segmentation.validation]
+    if domain is None:
+        return None
+    archive = open_archive(domain.archive)
+    tops = archive.split("val", need_label=True)
+
+    def validate(segmentor: nn.Module) -> dict[str, float]:
+        scores = count_pixels(segmentor, archive, tops, config.evaluation, quiet=True).scores(archive.classes)
+        return {"miou": scores.miou, "mean_f1": scores.mean_f1, "oa": scores.oa}
+
+    return validate
+
+
+def score(stages: RowStages, run: Handle) -> None:
+    """Score the row's segmentor on whole TOPs of the target."""
+    archive = open_archive(stages.config.target.archive)
+    segmentor, classes = load_segmentor(stages.segmentor)
+    if classes != archive.classes:
+        raise ValueError(f"{stages.segmentor}: knows the classes {', '.join(classes)}, not those of {archive.name}")
+    metrics = evaluate(stages.config, segmentor, archive, stages.evaluate.folder)
+    run.log(flat_scores(metrics))
+    run.artifact(stages.evaluate.folder / METRICS)
+    stages.evaluate.finish()
+
+
+def read_score(stage: Stage) -> dict[str, Any]:
+    """What ``score`` found."""
+    return json.loads((stage.folder / METRICS).read_bytes())
+
+
+def flat_scores(metrics: dict[str, Any]) -> dict[str, float]:
+    """Scores under the names that every run has in MLflow."""
+    scores = {f"target/{name}_percent": metrics[name] for name in ("miou", "mean_f1", "oa")}
+    for kind in ("iou", "f1"):
+        scores |= {f"target/{kind}_percent/{name}": value for name, value in metrics[kind].items()}
+    return scores

@@ -1,0 +1,49 @@
+"""Station 2, windows: the grid of tiles over one TOP (paper, section III-A: clipped to 896 and 512 pixels)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, order=True)
+class Window:
+    """A rectangle of pixels: its upper left corner and its size."""
+
+    row: int
+    col: int
+    height: int
+    width: int
+
+    @property
+    def rows(self) -> slice:
+        """The rows it covers, as a slice."""
+        return slice(self.row, self.row + self.height)
+
+    @property
+    def cols(self) -> slice:
+        """The columns it covers, as a slice."""
+        return slice(self.col, self.col + self.width)
+
+    def __str__(self) -> str:
+        return f"rows {self.row}-{self.rows.stop - 1}, columns {self.col}-{self.cols.stop - 1}"
+
+
+def grid(height: int, width: int, tile: int, stride: int, edge: Literal["drop", "shift"]) -> list[Window]:
+    """Square windows of side ``tile`` over ``height`` x ``width`` pixels, row by row; empty when none fits.
+
+    ``edge="drop"`` leaves out the remainder at the right and lower edge, ``"shift"`` adds a last window moved inwards,
+    so that every pixel is in a window as long as ``stride <= tile``.
+    """
+    return [
+        Window(row, col, tile, tile)
+        for row in _starts(height, tile, stride, edge)
+        for col in _starts(width, tile, stride, edge)
+    ]
+
+
+def _starts(length: int, tile: int, stride: int, edge: str) -> list[int]:
+    starts = list(range(0, length - tile + 1, stride))
+    if edge == "shift" and starts and starts[-1] + tile < length:
+        starts.append(length - tile)
+    return starts

@@ -1,0 +1,299 @@
+"""Station 4, training: the loop that trains a translator.
+
+Its own state is one integer, the number of iterations done. Everything random is a function of the seed and a sample's
+place in the stream, so a checkpoint needs no random state and a resumed run equals an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from drdg.config import Config, digest, to_yaml
+from drdg.distributed import Group, build_engine
+from drdg.methods import Translator, build_translator
+from drdg.progress import progress
+from drdg.training.checkpoint import load_newest, save_checkpoint, save_torch
+from drdg.training.means import RunningMeans
+from drdg.training.schedule import build_schedule
+
+Log = Callable[[dict[str, float], int], None]
+
+# What may differ between a run and the one that continues it: its length, its place, and how its pairs are shared out.
+NOT_IN_IDENTITY = frozenset(
+    {
+        "root",
+        "name",
+        "rows",
+        "workers",
+        "log_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "epochs",
+        "iterations",
+        "batch_size",
+    }
+)
+
+
+class PairStream(Protocol):
+    """Unpaired batches as a function of the place in the stream."""
+
+    @property
+    def epoch_size(self) -> int:
+        """Pairs in an epoch."""
+        ...
+
+    def batches(
+        self, first_step: int, last_step: int, *, rank: int, world_size: int, batch_size: int, workers: int
+    ) -> Iterable[dict[str, Tensor]]:
+        """This rank's batches of the steps from ``first_step`` up to and without ``last_step``."""
+        ...
+
+
+def train_translator(
+    name: str, config: Config, stream: PairStream, out: Path, group: Group, log: Log, quiet: bool = False
+) -> Path:
+    """Train the translator called ``name`` and return the file of its final weights, written last.
+
+    Continues from the newest checkpoint under ``out``. ``log`` gets means over ranks and iterations, on rank 0 only.
+    Raises ``ValueError`` when the checkpoints are another configuration's, ``FloatingPointError`` on a loss that is
+    not finite.
+    """
+    trainer = GanTrainer(name, config, stream, out, group, log)
+    trainer.resume()
+    trainer.train(quiet or not group.is_first)
+    return trainer.finish()
+
+
+class GanTrainer:
+    """One translator with its engines, schedules and running means."""
+
+    def __init__(self, name: str, config: Config, stream: PairStream, out: Path, group: Group, log: Log):
+        self.name, self.config, self.stream, self.out, self.group, self.log = name, config, stream, out, group, log
+        self.translator = fresh_translator(name, config, group.device)
+        self.phases = self.translator.phases()
+        self.engines = [
+            build_engine(config.distributed, group, phase.module, phase.optimizer(learned(phase.module)))
+            for phase in self.phases
+        ]
+        self.schedules = [build_schedule(engine.optimizer, config.gan.schedule) for engine in self.engines]
+        self.since_log = RunningMeans(group)
+        self.since_epoch = RunningMeans(group)
+        self.iteration = 0
+
+    @property
+    def pairs_per_iteration(self) -> int:
+        """Pairs that all ranks together see in one iteration."""
+        return self.config.gan.batch_size * self.group.world_size
+
+    @property
+    def iterations(self) -> int:
+        """Length of the whole training."""
+        pairs = self.config.gan.epochs * self.stream.epoch_size
+        return self.config.gan.iterations or math.ceil(pairs / self.pairs_per_iteration)
+
+    def train(self, quiet: bool) -> None:
+        """Run the iterations that are left."""
+        gan = self.config.gan
+        batches = self.stream.batches(
+            self.iteration,
+            max(self.iteration, self.iterations),
+            rank=self.group.rank,
+            world_size=self.group.world_size,
+            batch_size=gan.batch_size,
+            workers=gan.workers,
+        )
+        left = max(0, self.iterations - self.iteration)
+        clock = Clock()
+        for batch in progress(
+            clock.watch(batches), "gan", start=self.iteration, total=self.iteration + left, quiet=quiet
+        ):
+            self.iterate(batch)
+            if self.iteration % gan.log_every == 0 or self.iteration == self.iterations:
+                self.report(clock)
+            if self.epoch_ended():
+                self.end_epoch()
+            if self.iteration % gan.checkpoint_every == 0 and self.iteration != self.iterations:
+                self.checkpoint()
+
+    def iterate(self, batch: dict[str, Tensor]) -> None:
+        """Update every phase that is due, in order."""
+        batch = {name: value.to(self.group.device, non_blocking=True) for name, value in batch.items()}
+        for phase, engine in zip(self.phases, self.engines, strict=True):
+            if self.iteration % phase.every == 0:
+                loss, parts = engine.update(batch)
+                self.since_log.add({f"{phase.name}/loss": loss, **{f"{phase.name}/{k}": v for k, v in parts.items()}})
+                self.watch_for_schedule({phase.name: loss})
+        self.iteration += 1
+
+    def watch_for_schedule(self, losses: dict[str, Tensor]) -> None:
+        """Remember what the learning rates look at: every loss of the epoch, or only the last."""
+        if self.config.gan.schedule.watch == "last_batch":
+            for name in losses:
+                self.since_epoch.sums.pop(name, None)
+                self.since_epoch.counts.pop(name, None)
+        self.since_epoch.add(losses)
+
+    def epoch_ended(self) -> bool:
+        """Whether the last iteration saw the last pair of an epoch."""
+        seen, before = (count * self.pairs_per_iteration for count in (self.iteration, self.iteration - 1))
+        return seen // self.stream.epoch_size > before // self.stream.epoch_size
+
+    def end_epoch(self) -> None:
+        """Let the schedules look at the epoch's losses."""
+        losses = self.since_epoch.read()
+        for phase, schedule in zip(self.phases, self.schedules, strict=True):
+            if schedule is not None and phase.name in losses:
+                schedule.step(losses[phase.name])
+
+    def report(self, clock: Clock) -> None:
+        """Log means since the last report; stop all ranks when one is not finite."""
+        means = self.since_log.read()
+        for name, mean in means.items():
+            if not math.isfinite(mean):
+                raise FloatingPointError(
+                    f"gan/{name} is {mean} within the {self.config.gan.log_every} iterations before {self.iteration}; "
+                    f"lower gan.generator_lr or gan.critic_lr and continue from the last checkpoint in {self.out}"
+                )
+        if self.group.is_first:
+            rates = {
+                phase.name: engine.optimizer.param_groups[0]["lr"]
+                for phase, engine in zip(self.phases, self.engines, strict=True)
+            }
+            self.log(
+                {
+                    **{f"gan/{name}": mean for name, mean in means.items()},
+                    **{f"gan/{name}/learning_rate": rate for name, rate in rates.items()},
+                    **{f"gan/{name}": value for name, value in clock.read(self.pairs_per_iteration).items()},
+                },
+                self.iteration,
+            )
+
+    def checkpoint(self) -> None:
+        """Save everything that a continuation needs, after making sure that all ranks agree."""
+        self.group.refuse_different(self.translator.networks, f"checkpoint at iteration {self.iteration}")
+        state = {
+            "identity": self.identity(),
+            "iteration": self.iteration,
+            "pairs_per_iteration": self.pairs_per_iteration,
+            "networks": self.translator.networks.state_dict(),
+            "optimizers": [engine.optimizer.state_dict() for engine in self.engines],
+            "schedules": [None if schedule is None else schedule.state_dict() for schedule in self.schedules],
+            "since_log": self.since_log.state_dict(),
+            "since_epoch": self.since_epoch.state_dict(),
+        }
+        if self.group.is_first:
+            save_checkpoint(self.out / "checkpoints", self.iteration, state, self.config.gan.keep_checkpoints)
+        self.group.barrier()
+
+    def resume(self) -> None:
+        """Continue from the newest whole checkpoint, if there is one."""
+        state = load_newest(self.out / "checkpoints")
+        if state is None:
+            return
+        if state["identity"] != self.identity():
+            raise ValueError(
+                f"{self.out / 'checkpoints'}: was made by another configuration; choose another run.name or remove it"
+            )
+        if state["pairs_per_iteration"] != self.pairs_per_iteration:
+            raise ValueError(
+                f"{self.out / 'checkpoints'}: was made with {state['pairs_per_iteration']} pairs per iteration, not "
+                f"{self.pairs_per_iteration}; set gan.batch_size so that ranks times batch size is that"
+            )
+        self.iteration = state["iteration"]
+        self.translator.networks.load_state_dict(state["networks"])
+        for engine, saved in zip(self.engines, state["optimizers"], strict=True):
+            engine.optimizer.load_state_dict(saved)
+        for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
+            if schedule is not None:
+                schedule.load_state_dict(saved)
+        self.since_log.load_state_dict(state["since_log"])
+        self.since_epoch.load_state_dict(state["since_epoch"])
+
+    def identity(self) -> str:
+        """What a checkpoint must share with the run that continues it."""
+        parts = ("source", "target", "dsm", "generator", "critic", "loss", "gan", "run")
+        return digest({"name": self.name, **{part: getattr(self.config, part) for part in parts}}, NOT_IN_IDENTITY)
+
+    def finish(self) -> Path:
+        """Save the last checkpoint and then the weights, whose presence says that training is done."""
+        self.checkpoint()
+        path = self.out / "translator.pt"
+        if self.group.is_first:
+            save_torch(
+                path,
+                {"name": self.name, "config": to_yaml(self.config), "networks": self.translator.networks.state_dict()},
+            )
+        self.group.barrier()
+        return path
+
+
+class Clock:
+    """How long iterations take, and which share of it they wait for data."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Start measuring anew."""
+        self.began = time.monotonic()
+        self.waited = 0.0
+        self.count = 0
+
+    def watch(self, batches: Iterable[dict[str, Tensor]]) -> Iterable[dict[str, Tensor]]:
+        """Yield ``batches`` and measure the time that getting each one takes."""
+        iterator = iter(batches)
+        while True:
+            asked = time.monotonic()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self.waited += time.monotonic() - asked
+            self.count += 1
+            yield batch
+
+    def read(self, pairs_per_iteration: int) -> dict[str, float]:
+        """Rates since the last reading."""
+        elapsed = max(time.monotonic() - self.began, 1e-9)
+        rates = {
+            "pairs_per_s": self.count * pairs_per_iteration / elapsed,
+            "data_wait_percent": 100 * self.waited / elapsed,
+        }
+        self.restart()
+        return rates
+
+
+def fresh_translator(name: str, config: Config, device: torch.device) -> Translator:
+    """A translator with the initial weights of ``run.seed``, the same on every rank and device."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.run.seed)
+        translator = build_translator(name, config)
+    dtype = {"float32": torch.float32, "float64": torch.float64}[config.gan.precision]
+    translator.networks.to(device=device, dtype=dtype)
+    return translator
+
+
+def load_translator(path: Path, config: Config, device: torch.device) -> Translator:
+    """The trained translator in ``path``. Raises ``ValueError`` when it is not one of this configuration's shape."""
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    translator = fresh_translator(saved["name"], config, device)
+    try:
+        translator.networks.load_state_dict(saved["networks"])
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path}: its networks have other shapes than this configuration's; use the configuration it was made with"
+        ) from error
+    return translator
+
+
+def learned(module: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """The parameters that an optimizer gets."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]

@@ -1,0 +1,76 @@
+"""Who a process is, from what its launcher set; a half-set environment is refused."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drdg.distributed.topology import SRUN, TORCHRUN, Topology, discover, tasks_of_node
+
+TORCHRUN_SET = {
+    "RANK": "3",
+    "WORLD_SIZE": "4",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "2",
+    "MASTER_ADDR": "node1",
+    "MASTER_PORT": "29400",
+}
+SRUN_SET = {
+    "SLURM_STEP_ID": "0",
+    "SLURM_JOB_ID": "12345",
+    "SLURM_NODEID": "1",
+    "SLURM_PROCID": "3",
+    "SLURM_NTASKS": "4",
+    "SLURM_LOCALID": "1",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+    "SLURM_STEP_NODELIST": "node[1-2]",
+}
+
+
+def test_nothing_set_is_one_process() -> None:
+    assert discover({}) == Topology()
+    # In a batch script outside srun, Slurm's job variables alone do not make a rank.
+    assert discover({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}) == Topology()
+
+
+def test_torchrun() -> None:
+    assert discover(TORCHRUN_SET) == Topology(3, 4, 1, 2, "node1", 29400, "torchrun")
+
+
+def test_srun_takes_the_first_node_as_master_and_a_port_of_its_own() -> None:
+    topology = discover(SRUN_SET, first_host=lambda nodes: {"node[1-2]": "node1"}[nodes])
+    assert topology == Topology(3, 4, 1, 2, "node1", 20000 + 2345, "srun")
+
+
+def test_torchrun_inside_srun_is_torchrun() -> None:
+    assert discover({**SRUN_SET, **TORCHRUN_SET}).launcher == "torchrun"
+
+
+@pytest.mark.parametrize("missing", [name for name in TORCHRUN if name not in ("RANK", "WORLD_SIZE")])
+def test_a_half_set_torchrun_environment_is_refused(missing: str) -> None:
+    with pytest.raises(ValueError, match=missing):
+        discover({name: value for name, value in TORCHRUN_SET.items() if name != missing})
+
+
+@pytest.mark.parametrize("missing", SRUN)
+def test_a_half_set_srun_environment_is_refused(missing: str) -> None:
+    with pytest.raises(ValueError, match=missing):
+        discover({name: value for name, value in SRUN_SET.items() if name != missing}, first_host=lambda nodes: "x")
+
+
+@pytest.mark.parametrize("name", ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
+def test_singletons_that_mpiexec_started_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="torchrun or srun"):
+        discover({name: "2"})
+
+
+def test_an_unresolved_master_is_an_error_never_localhost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ValueError, match="scontrol"):
+        discover(SRUN_SET)
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=5))
+def test_tasks_per_node_in_slurms_short_form(groups: list[tuple[int, int]]) -> None:
+    text = ",".join(str(count) if times == 1 else f"{count}(x{times})" for count, times in groups)
+    expanded = [count for count, times in groups for _ in range(times)]
+    assert [tasks_of_node(text, node) for node in range(len(expanded))] == expanded

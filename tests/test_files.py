@@ -1,0 +1,53 @@
+"""Outputs are whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+
+from drdg.files import sha256, whole_file, write_json, write_text
+
+
+def test_the_file_appears_when_it_is_whole(tmp_path):
+    path = tmp_path / "new" / "a.bin"
+    with whole_file(path) as file:
+        file.write(b"1")
+        assert not path.exists()
+    assert path.read_bytes() == b"1"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_an_error_leaves_what_was_there(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_text("before")
+
+    def write_half():
+        with whole_file(path) as file:
+            file.write(b"ha")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_text_and_values_are_read_back(tmp_path):
+    write_text(tmp_path / "a.txt", "Straße\n")
+    assert (tmp_path / "a.txt").read_bytes() == "Straße\n".encode()
+    write_json(tmp_path / "a.json", {"b": [1, 2.5], "a": None})
+    assert list(json.loads((tmp_path / "a.json").read_text()).items()) == [("b", [1, 2.5]), ("a", None)]
+
+
+def test_what_json_has_no_word_for_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"miou": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_checksum_is_of_the_content(tmp_path):
+    content = bytes(range(256)) * 9000
+    (tmp_path / "a").write_bytes(content)
+    assert sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()

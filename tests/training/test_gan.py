@@ -1,0 +1,219 @@
+"""The translator's loop: its clock, its resumption, its equality over ranks, its errors."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from drdg.config import Config
+from drdg.distributed import Group, Topology
+from drdg.tiles.store import ShardStore
+from drdg.tiles.stream import UnpairedStream
+from drdg.training.gan import GanTrainer, load_translator, train_translator
+
+Stores = tuple[ShardStore, ShardStore]
+ALONE = Group(Topology(), torch.device("cpu"))
+
+
+def stream_of(stores: Stores, config: Config) -> UnpairedStream:
+    return UnpairedStream(
+        *stores,
+        seed=config.run.seed,
+        order=config.gan.order,
+        need_dsm=config.loss.uses_depth,
+        dsm=config.dsm,
+    )
+
+
+def train(config: Config, stores: Stores, out: Path) -> tuple[dict[str, torch.Tensor], dict[int, dict[str, float]]]:
+    curve: dict[int, dict[str, float]] = {}
+
+    def log(values: dict[str, float], step: int) -> None:
+        curve[step] = {
+            name: value for name, value in values.items() if "pairs_per_s" not in name and "wait" not in name
+        }
+
+    path = train_translator("drdg", config, stream_of(stores, config), out, ALONE, log, quiet=True)
+    return torch.load(path, weights_only=True)["networks"], curve
+
+
+def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    different = [name for name in one if not torch.equal(one[name], other[name])]
+    assert different == []
+
+
+@pytest.mark.parametrize("at", [10, 13])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    small: Callable[..., Config], two_domains: Stores, tmp_path: Path, at: int
+) -> None:
+    whole, whole_curve = train(small("gan.iterations=20", "gan.log_every=4"), two_domains, tmp_path / "whole")
+    _, first_curve = train(small(f"gan.iterations={at}", "gan.log_every=4"), two_domains, tmp_path / "parts")
+    parts, second_curve = train(small("gan.iterations=20", "gan.log_every=4"), two_domains, tmp_path / "parts")
+    assert_equal(whole, parts)
+    common = {step: values for step, values in {**first_curve, **second_curve}.items() if step in whole_curve}
+    assert set(common) == set(whole_curve)
+    if at == 10:  # at 13 the first run logs at its own end, which empties the means
+        del common[12], whole_curve[12]
+    for step, values in common.items():
+        if at == 13 and step == 16:
+            continue
+        assert values == whole_curve[step]
+
+
+def test_a_run_killed_between_checkpoints_ends_as_if_it_had_not_been(
+    small: Callable[..., Config], two_domains: Stores, tmp_path: Path
+) -> None:
+    config = small("gan.iterations=12", "gan.checkpoint_every=5", "gan.log_every=3")
+    whole, _ = train(config, two_domains, tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    trainer = GanTrainer("drdg", config, stream_of(two_domains, config), tmp_path / "killed", ALONE, lambda *_: None)
+    iterate = trainer.iterate
+
+    def die_at_eight(batch: dict[str, torch.Tensor]) -> None:
+        if trainer.iteration == 8:
+            raise Killed
+        iterate(batch)
+
+    trainer.iterate = die_at_eight  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        trainer.train(quiet=True)
+    assert not (tmp_path / "killed/translator.pt").exists()
+    again, _ = train(config, two_domains, tmp_path / "killed")
+    assert_equal(whole, again)
+
+
+def test_the_generators_learn_at_multiples_of_n_critic_of_the_global_step(
+    small: Callable[..., Config], two_domains: Stores, tmp_path: Path
+) -> None:
+    config = small("gan.iterations=7", "gan.n_critic=3", "gan.log_every=1")
+    _, curve = train(config, two_domains, tmp_path)
+    learned = [step for step, values in curve.items() if "gan/generator/loss" in values]
+    assert learned == [1, 4, 7]  # logged after iterations 0, 3 and 6
+    assert all("gan/critic/loss" in values for values in curve.values())
+
+
+def test_networks_without_use_are_not_built_and_all_others_learn(
+    small: Callable[..., Config], two_domains: Stores, tmp_path: Path
+) -> None:
+    for weights, depth in (((0, 0), False), ((2, 0), True), ((0, 1), True)):
+        config = small(
+            f"loss.depth_supervised={weights[0]}", f"loss.depth_cycle_consistency={weights[1]}", "gan.iterations=1"
+        )
+        out = tmp_path / f"{weights}"
+        trainer = GanTrainer("drdg", config, stream_of(two_domains, config), out, ALONE, lambda *_: None)
+        before = {name: value.clone() for name, value in trainer.translator.networks.state_dict().items()}
+        assert any("depth" in name for name in before) == depth
+        trainer.train(quiet=True)
+        after = trainer.translator.networks.state_dict()
+        unchanged = {name for name in before if torch.equal(before[name], after[name])}
+        # k is fixed; a critic's last bias adds the same to real and fake scores, so the loss does not see it.
+        fixed = {"to_target.residual", "to_source.residual", "source_critic.head.bias", "target_critic.head.bias"}
+        assert unchanged == fixed
+
+
+def test_the_schedule_watches_the_epochs_mean_or_its_last_batch(
+    small: Callable[..., Config], two_domains: Stores, tmp_path: Path
+) -> None:
+    watched: dict[str, list[float]] = {}
+    for watch in ("epoch_mean", "last_batch"):
+        config = small("gan.iterations=24", f"gan.schedule.watch={watch}", "gan.log_every=1", "gan.n_critic=1")
+        curve: dict[int, float] = {}
+        trainer = GanTrainer(
+            "drdg",
+            config,
+            stream_of(two_domains, config),
+            tmp_path / watch,
+            ALONE,
+            lambda values, step, curve=curve: curve.__setitem__(step, values["gan/critic/loss"]),
+        )
+        seen: list[float] = []
+        schedule = trainer.schedules[0]
+        assert schedule is not None
+        schedule.step = seen.append  # type: ignore[method-assign, assignment]
+        trainer.train(quiet=True)
+        epoch = len(two_domains[0])  # 12 pairs of one
+        assert len(seen) == 2
+        for end, value in zip((epoch, 2 * epoch), seen, strict=True):
+            losses = [curve[step] for step in range(end - epoch + 1, end + 1)]
+            expected = sum(losses) / epoch if watch == "epoch_mean" else losses[-1]
+            assert value == pytest.approx(expected, rel=1e-6)
+        watched[watch] = seen
+    assert watched["epoch_mean"] != watched["last_batch"]
+
+
+def test_another_configuration_does_not_continue_a_run(
+    small: Callable[..., Config], two_domains: Stores, tmp_path: Path
+) -> None:
+    train(small("gan.iterations=1"), two_domains, tmp_path)
+    with pytest.raises(ValueError, match="another configuration"):
+        train(small("gan.iterations=2", "loss.cycle=3"), two_domains, tmp_path)
+    with pytest.raises(ValueError, match=r"gan\.batch_size"):
+        train(small("gan.iterations=2", "gan.batch_size=2"), two_domains, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_it(
+    small: Callable[..., Config], two_domains: Stores, tmp_path: Path
+) -> None:
+    config = small("gan.iterations=6", "gan.critic_lr=1e30", "gan.log_every=2")
+    with pytest.raises(FloatingPointError, match="gan/critic") as error:
+        train(config, two_domains, tmp_path)
+    assert "gan.critic_lr" in str(error.value)
+    assert not (tmp_path / "translator.pt").exists()
+
+
+def test_weights_of_another_shape_are_refused(
+    small: Callable[..., Config], two_domains: Stores, tmp_path: Path
+) -> None:
+    train(small("gan.iterations=1"), two_domains, tmp_path)
+    with pytest.raises(ValueError, match="other shapes"):
+        load_translator(tmp_path / "translator.pt", small("generator.width=3"), torch.device("cpu"))
+
+
+RANK = """
+import sys, torch
+from pathlib import Path
+from drdg.config import load_config
+from drdg.distributed import process_group
+from drdg.tiles.store import ShardStore
+from drdg.tiles.stream import UnpairedStream
+from drdg.training.gan import train_translator
+config, source, target, out = load_config(sys.argv[1]), *sys.argv[2:5]
+with process_group(config.distributed) as group:
+    stream = UnpairedStream(ShardStore(source), ShardStore(target), seed=0, need_dsm=True, dsm=config.dsm)
+    train_translator("drdg", config, stream, Path(out), group, lambda *_: None, quiet=True)
+"""
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
+def test_two_ranks_of_one_pair_equal_one_rank_of_two(
+    small: Callable[..., Config], two_domains: Stores, tmp_path: Path, precision: str, tolerance: float
+) -> None:
+    settings: list[Any] = ["gan.iterations=3", "gan.n_critic=1", f"gan.precision={precision}", "generator.width=4"]
+    alone, _ = train(small(*settings, "gan.batch_size=2"), two_domains, tmp_path / "alone")
+    start_ranks(2, small(*settings, "gan.batch_size=1"), two_domains, tmp_path)
+    together = torch.load(tmp_path / "together/translator.pt", weights_only=True)["networks"]
+    worst = max((alone[name] - together[name]).abs().max().item() for name in alone)
+    assert 0 <= worst <= tolerance
+    assert math.isfinite(worst)
+
+
+def start_ranks(count: int, config: Config, stores: Stores, folder: Path) -> None:
+    from drdg.config import to_yaml
+
+    (folder / "config.yaml").write_text(to_yaml(config))
+    (folder / "rank.py").write_text(RANK)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    arguments = [folder / "rank.py", folder / "config.yaml", stores[0].folder, stores[1].folder, folder / "together"]
+    done = subprocess.run([*launcher, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
