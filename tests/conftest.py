@@ -82,6 +82,7 @@ def small(archives: Path, tmp_path: Path) -> Callable[..., Config]:
             "critic.width=2",
             "gan.iterations=2",
             "gan.workers=0",
+            "distributed.threads=1",
             "segmentation.architecture=PSPNet",
             "segmentation.encoder=tu-test_resnet",
             "segmentation.encoder_weights=none",

@@ -92,8 +92,8 @@ def process_group(config: DistributedConfig, topology: Topology | None = None) -
             "set distributed.backend=ddp or start one"
         )
     device = pick_device(topology)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(config.threads or max(1, cores // topology.local_world_size))
+    if config.threads is not None or "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(config.threads or fair_threads(topology.local_world_size))
     if topology.world_size == 1:
         yield Group(topology, device)
         return
@@ -110,6 +110,12 @@ def process_group(config: DistributedConfig, topology: Topology | None = None) -
         yield Group(topology, device)
     finally:
         dist.destroy_process_group()
+
+
+def fair_threads(processes: int) -> int:
+    """Threads for each of ``processes`` on this machine, so that together they use its cores once."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // processes)
 
 
 def pick_device(topology: Topology | None = None) -> torch.device:

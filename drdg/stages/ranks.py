@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from drdg.config import Config, to_yaml
+from drdg.distributed import fair_threads
 from drdg.files import write_text
 from drdg.stages.workspace import Stage
 from drdg.tracking import Handle
@@ -24,7 +25,7 @@ def start_ranks(stage: Stage, config: Config, run: Handle) -> None:
     settings = stage.folder / "config.yaml"
     write_text(settings, to_yaml(config))
     ranks = config.distributed.processes
-    threads = config.distributed.threads or max(1, len(os.sched_getaffinity(0)) // ranks)
+    threads = config.distributed.threads or fair_threads(ranks)
     launch = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

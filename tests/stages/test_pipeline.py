@@ -32,7 +32,7 @@ def test_every_row_ends_in_one_table_with_its_pictures_and_its_mlflow_runs(small
     config = small(f"run.rows=[{','.join(rows)}]")
     report = json.loads(run_pipeline(config).read_text())
     folder = config.run.directory
-    assert list(report["rows"]) == sorted(rows)
+    assert set(report["rows"]) == set(rows)
     for name in rows:
         scores = report["rows"][name]
         assert set(scores["iou"]) <= set(report["classes"])
