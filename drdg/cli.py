@@ -1,15 +1,21 @@
-"""What all commands share: their arguments, and how they end on bad input."""
+"""What all commands share: their arguments, and how they end on bad input.
+
+Whatever takes long to import is imported after the arguments are parsed, so that ``--help`` is immediate.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn
 
-from drdg.config import Config, load_config, to_yaml
+if TYPE_CHECKING:
+    from drdg.config import Config
 
 BAD_INPUT = 2  # argparse's own exit status for bad arguments
 FAILED = 1
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -25,6 +31,8 @@ def parser(description: str) -> argparse.ArgumentParser:
 def run(arguments: argparse.ArgumentParser, action: Callable[[Config, argparse.Namespace], None]) -> None:
     """Parse the command line, call ``action``, and end with one sentence and a non-zero status on bad input."""
     options = arguments.parse_intermixed_args()
+    from drdg.config import load_config, to_yaml
+
     try:
         config = load_config(options.config, options.overrides)
         if options.print_config:
@@ -36,10 +44,10 @@ def run(arguments: argparse.ArgumentParser, action: Callable[[Config, argparse.N
     except OSError as error:
         stop(f"{error.filename or 'a file'}: {error.strerror or error}; make room or give permission", FAILED)
     except KeyboardInterrupt:
-        stop("stopped; the same command continues where it was", 130)
+        stop("stopped; the same command continues where it was", INTERRUPTED)
 
 
-def stop(sentence: str, status: int) -> None:
+def stop(sentence: str, status: int) -> NoReturn:
     """Say on standard error why the command ends, and end it."""
     print(f"error: {sentence}", file=sys.stderr, flush=True)
     raise SystemExit(status)

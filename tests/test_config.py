@@ -69,6 +69,8 @@ def test_an_unknown_key_is_refused_with_the_nearest_right_name(override: str, ne
     ("override", "words"),
     [
         ("source.tile=200", ["source.tile", "128", "256"]),
+        ("target.tile=100", ["target.tile", "take 128"]),
+        ("target.tile=-5", ["target.tile", "take 128"]),
         ("gan.batch_size=0", ["gan.batch_size"]),
         ("preset=papr", ["preset", "paper", "authors"]),
         ("segmentation.checkpoint=best", ["segmentation.validation"]),
@@ -113,6 +115,11 @@ def test_the_digest_ignores_places_and_pace_but_not_what_is_computed() -> None:
     plain = digest(load_config())
     assert digest(load_config(None, ["gan.workers=7", "shards.root=/elsewhere", "gan.log_every=3"])) == plain
     assert digest(load_config(None, ["gan.n_critic=4"])) != plain
+
+
+def test_the_digest_knows_the_order_of_the_classes() -> None:
+    one, other = ({"classes": dict(order)} for order in ([("a", 1), ("b", 2)], [("b", 2), ("a", 1)]))
+    assert digest(one) != digest(other)
 
 
 def test_every_knob_is_documented() -> None:

@@ -63,7 +63,8 @@ def digest(values: Any, ignore: Iterable[str] = NOT_IN_DIGEST) -> str:
     """Sixteen hex digits that name a configuration or part of one, without the knobs in ``ignore``."""
     if isinstance(values, BaseModel):
         values = values.model_dump(mode="json")
-    text = json.dumps(_without(values, frozenset(ignore)), sort_keys=True, default=str)
+    # Not sorted: the order of an archive's classes decides their ids. The schema keeps that of all other keys.
+    text = json.dumps(_without(values, frozenset(ignore)), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

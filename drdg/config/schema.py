@@ -92,7 +92,7 @@ class DomainConfig(Section):
     """One domain: an archive and how it is cut into tiles."""
 
     archive: ArchiveConfig
-    tile: int = Field(ge=SIDE_MULTIPLE)
+    tile: int
     """Side of a tile in pixels, a multiple of 128. Paper, section III-A: 896 (source), 512 (target)."""
     stride: int = Field(ge=1)
     """Step between tiles in pixels. 896 and 256 give the field's 1368 Potsdam and 1696 Vaihingen tiles."""
@@ -105,11 +105,12 @@ class DomainConfig(Section):
     @field_validator("tile")
     @classmethod
     def _tile_is_whole(cls, tile: int) -> int:
-        if tile % SIDE_MULTIPLE:
-            below = tile // SIDE_MULTIPLE * SIDE_MULTIPLE
+        if tile < SIDE_MULTIPLE or tile % SIDE_MULTIPLE:
+            below = max(0, tile // SIDE_MULTIPLE * SIDE_MULTIPLE)
+            near = [str(side) for side in (below, below + SIDE_MULTIPLE) if side]
             raise ValueError(
-                f"{tile} is not a multiple of {SIDE_MULTIPLE}, which the 7-level networks need; "
-                f"take {below} or {below + SIDE_MULTIPLE}"
+                f"{tile} is not a positive multiple of {SIDE_MULTIPLE}, which the 7-level networks need; "
+                f"take {' or '.join(near)}"
             )
         return tile
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from drdg import cli
-from drdg.config import Config
-from drdg.experiments import find_row
+
+if TYPE_CHECKING:
+    from drdg.config import Config
 
 
 def main(name: str, description: str) -> None:
@@ -15,6 +17,8 @@ def main(name: str, description: str) -> None:
     arguments.add_argument("--row", default="drdg", help="row of the table, by its name (default: drdg)")
 
     def action(config: Config, options: argparse.Namespace) -> None:
+        from drdg.experiments import find_row
+
         row = find_row(options.row)
         if options.dry_run:
             print(f"would run the stage {name} of row {row.name} in {config.run.directory / row.name / name}")

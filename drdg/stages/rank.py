@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 from drdg import cli
-from drdg.config import Config
-from drdg.experiments import find_row
+
+if TYPE_CHECKING:
+    from drdg.config import Config
 
 
 def main() -> None:
@@ -20,6 +22,7 @@ def main() -> None:
 def train(config: Config, options: argparse.Namespace) -> None:
     """Train the translator of ``options.row`` together with the other ranks."""
     from drdg.distributed import discover, process_group
+    from drdg.experiments import find_row
     from drdg.stages.pipeline import finished_shards
     from drdg.stages.records import begin_parent, begin_stage
     from drdg.stages.row import train_gan_as_rank

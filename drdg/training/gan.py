@@ -7,7 +7,6 @@ place in the stream, so a checkpoint needs no random state and a resumed run equ
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +19,7 @@ from drdg.distributed import Group, build_engine
 from drdg.methods import Translator, build_translator
 from drdg.progress import progress
 from drdg.training.checkpoint import load_newest, save_checkpoint, save_torch
+from drdg.training.clock import Clock
 from drdg.training.means import RunningMeans
 from drdg.training.schedule import build_schedule
 
@@ -171,7 +171,7 @@ class GanTrainer:
                 {
                     **{f"gan/{name}": mean for name, mean in means.items()},
                     **{f"gan/{name}/learning_rate": rate for name, rate in rates.items()},
-                    **{f"gan/{name}": value for name, value in clock.read(self.pairs_per_iteration).items()},
+                    **{f"gan/{name}": value for name, value in clock.read(self.pairs_per_iteration, "pairs").items()},
                 },
                 self.iteration,
             )
@@ -207,6 +207,11 @@ class GanTrainer:
                 f"{self.out / 'checkpoints'}: was made with {state['pairs_per_iteration']} pairs per iteration, not "
                 f"{self.pairs_per_iteration}; set gan.batch_size so that ranks times batch size is that"
             )
+        if state["iteration"] > self.iterations:
+            raise ValueError(
+                f"{self.out / 'checkpoints'}: has {state['iteration']} iterations already, more than the "
+                f"{self.iterations} asked for; raise gan.iterations or choose another run.name"
+            )
         self.iteration = state["iteration"]
         self.translator.networks.load_state_dict(state["networks"])
         for engine, saved in zip(self.engines, state["optimizers"], strict=True):
@@ -233,42 +238,6 @@ class GanTrainer:
             )
         self.group.barrier()
         return path
-
-
-class Clock:
-    """How long iterations take, and which share of it they wait for data."""
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        """Start measuring anew."""
-        self.began = time.monotonic()
-        self.waited = 0.0
-        self.count = 0
-
-    def watch(self, batches: Iterable[dict[str, Tensor]]) -> Iterable[dict[str, Tensor]]:
-        """Yield ``batches`` and measure the time that getting each one takes."""
-        iterator = iter(batches)
-        while True:
-            asked = time.monotonic()
-            try:
-                batch = next(iterator)
-            except StopIteration:
-                return
-            self.waited += time.monotonic() - asked
-            self.count += 1
-            yield batch
-
-    def read(self, pairs_per_iteration: int) -> dict[str, float]:
-        """Rates since the last reading."""
-        elapsed = max(time.monotonic() - self.began, 1e-9)
-        rates = {
-            "pairs_per_s": self.count * pairs_per_iteration / elapsed,
-            "data_wait_percent": 100 * self.waited / elapsed,
-        }
-        self.restart()
-        return rates
 
 
 def fresh_translator(name: str, config: Config, device: torch.device) -> Translator:

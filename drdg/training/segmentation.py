@@ -25,7 +25,7 @@ from drdg.tiles.order import draw
 from drdg.tiles.store import ShardStore
 from drdg.tiles.stream import LabelledStream
 from drdg.training.checkpoint import load_newest, save_checkpoint, save_torch
-from drdg.training.gan import Clock
+from drdg.training.clock import Clock
 from drdg.training.means import RunningMeans
 from drdg.training.schedule import build_schedule
 
@@ -159,12 +159,11 @@ class SegmentorTrainer:
         """Log means since the last report."""
         self._refuse_bad_loss()
         self.loss = self.since_log.read()["loss"]
-        rates = clock.read(self.knobs.batch_size)
+        rates = clock.read(self.knobs.batch_size, "crops")
         values = {
             "loss": self.loss,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "crops_per_s": rates["pairs_per_s"],
-            "data_wait_percent": rates["data_wait_percent"],
+            **rates,
         }
         self.log({f"segment/{name}": value for name, value in values.items()}, self.step)
 
