@@ -60,7 +60,7 @@ $(READY): $(MADE) $(PINS)
 	@touch "$@"
 
 $(READY_FOR_TESTS): $(READY)
-	$(INSTALL) -e ".[deepspeed,mpi,cluster,dev]"
+	$(INSTALL) -e ".[dev]"
 	@touch "$@"
 
 # Debian and Ubuntu take ensurepip out of Python and put it into a package of its own, which a fresh system lacks. Root

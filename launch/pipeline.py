@@ -1,6 +1,14 @@
 """The whole path in one command: archives, shards, GAN, translation, segmentor, scores, table, MLflow."""
 
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
 from drdg import cli
+
+if TYPE_CHECKING:
+    from drdg.config import Config
 
 
 def main() -> None:
@@ -9,7 +17,7 @@ def main() -> None:
     cli.run(arguments, action)
 
 
-def action(config, options):
+def action(config: Config, options: argparse.Namespace) -> None:
     """Run the pipeline, or say what it would run."""
     if options.dry_run:
         from drdg.stages.pipeline import describe

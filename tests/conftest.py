@@ -17,6 +17,7 @@ from drdg.tiles.store import ShardStore
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may wait for a download
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same tests on every machine
 
 PALETTE = np.array([[255, 0, 0], [255, 255, 255], [255, 255, 0], [0, 255, 0], [0, 255, 255], [0, 0, 255]], np.uint8)
 
@@ -91,9 +92,9 @@ def small(archives: Path, tmp_path: Path) -> Callable[..., Config]:
             "segmentation.iterations=2",
             "segmentation.workers=0",
             "evaluation.window=128",
-            f"shards.root={tmp_path / 'shards'}",
+            f"shards.root={tmp_path / 'some shards'}",
             "shards.samples_per_shard=5",
-            f"run.root={tmp_path / 'runs'}",
+            f"run.root={tmp_path / 'my runs'}",
         ]
         return load_config(None, [*place, *narrow, *overrides])
 

@@ -250,7 +250,8 @@ class GanConfig(Section):
     iterations: int | None = Field(default=None, ge=1)
     """Length in critic updates instead of epochs, for short runs; null to use ``epochs``."""
     batch_size: int = Field(default=1, ge=1)
-    """Pairs per rank and iteration (released code: 1, on one GPU). N ranks of b equal one rank of N*b."""
+    """Pairs per iteration, over all ranks together (released code: 1, on one GPU); a multiple of the number of ranks.
+    So the number of ranks changes how fast the result comes, not the result."""
     n_critic: int = Field(default=5, ge=1)
     """Critic updates per generator update, counted on the global step (released code: 5)."""
     generator_lr: float = Field(default=5e-4, gt=0)
@@ -277,6 +278,8 @@ class GanConfig(Section):
 class DistributedConfig(Section):
     """How ranks stay in step."""
 
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """``auto``: the GPU of the rank where there is one, else the CPU."""
     backend: Literal["auto", "single", "ddp"] = "auto"
     """``auto``: DDP when more than one rank was started, else a single process."""
     processes: int = Field(default=1, ge=1)
@@ -312,7 +315,9 @@ class SegmentationConfig(Section):
     quarter_turn: float = Field(default=0.5, ge=0, le=1)
     """Probability of a turn by 90, 180 or 270 degrees (released code: 0.5)."""
     validation: Literal["none", "source", "target"] = "none"
-    """On which domain's ``val`` split an epoch is scored. ``target`` reads target labels, and the report says so."""
+    """On which domain an epoch is scored. ``target`` reads target labels, and the report says so."""
+    validation_split: str = "val"
+    """Which split of that domain."""
     validate_every: int = Field(default=1, ge=1)
     """Epochs between validations."""
     checkpoint: Literal["last", "best"] = "last"
@@ -363,14 +368,22 @@ class TrackingConfig(Section):
 class RunConfig(Section):
     """What is run and where it is kept."""
 
-    name: str = "drdg"
+    name: str = Field(default="drdg", pattern=r"^[A-Za-z0-9_][A-Za-z0-9_. -]*$")
     """Name of the run and of its folder."""
     root: Path = Path("runs")
     """Folder of all runs."""
     seed: int = Field(default=0, ge=0)
     """Seed of everything random in training: initial weights, sample order, dropout, penalty mixing, augmentation."""
-    rows: list[str] = ["baseline", "drdg"]
+    rows: list[str] = Field(default=["baseline", "drdg"], min_length=1)
     """Rows of the table, by the names in ``drdg/experiments.py``."""
+
+    @field_validator("rows")
+    @classmethod
+    def _rows_are_different(cls, rows: list[str]) -> list[str]:
+        twice = sorted({row for row in rows if rows.count(row) > 1})
+        if twice:
+            raise ValueError(f"{twice[0]} is named twice; name each row once")
+        return rows
 
     @property
     def directory(self) -> Path:
@@ -398,3 +411,13 @@ class Config(Section):
     segmentation: SegmentationConfig = SegmentationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _pairs_are_shared_evenly(self) -> Config:
+        pairs, ranks = self.gan.batch_size, self.distributed.processes
+        if pairs % ranks:
+            raise ValueError(
+                f"gan.batch_size={pairs} cannot be shared by distributed.processes={ranks}; "
+                f"take a multiple, such as gan.batch_size={-(-pairs // ranks) * ranks}"
+            )
+        return self

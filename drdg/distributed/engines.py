@@ -48,12 +48,9 @@ class DdpEngine(PlainEngine):
 
     def __init__(self, phase: nn.Module, optimizer: Optimizer, device: torch.device):
         # No static_graph: with a penalty's double backward it skips the reduction without a word (torch 2.13).
-        wrapped = DistributedDataParallel(
-            phase,
-            device_ids=[device.index] if device.type == "cuda" else None,
-            broadcast_buffers=False,
-            gradient_as_bucket_view=True,
-        )
+        # Whether buffers are broadcast does not matter: no network has any.
+        devices = [device.index] if device.type == "cuda" else None
+        wrapped = DistributedDataParallel(phase, device_ids=devices, gradient_as_bucket_view=True)
         super().__init__(wrapped, optimizer)
 
 

@@ -38,10 +38,6 @@ class Group:
         """Whether this is the rank that writes and logs."""
         return self.topology.rank == 0
 
-    def mean(self, values: Tensor) -> Tensor:
-        """The mean of ``values`` over all ranks, on every rank."""
-        return self.sum(values) / self.world_size
-
     def sum(self, values: Tensor) -> Tensor:
         """The sum of ``values`` over all ranks, on every rank."""
         values = values.clone()
@@ -91,7 +87,7 @@ def process_group(config: DistributedConfig, topology: Topology | None = None) -
             f"distributed.backend=single, but {topology.launcher} started {topology.world_size} ranks; "
             "set distributed.backend=ddp or start one"
         )
-    device = pick_device(topology)
+    device = pick_device(config, topology)
     if config.threads is not None or "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(config.threads or fair_threads(topology.local_world_size))
     if topology.world_size == 1:
@@ -118,15 +114,19 @@ def fair_threads(processes: int) -> int:
     return max(1, cores // processes)
 
 
-def pick_device(topology: Topology | None = None) -> torch.device:
-    """This rank's GPU, or the CPU where there is none. Raises ``ValueError`` when ranks outnumber the GPUs."""
+def pick_device(config: DistributedConfig, topology: Topology | None = None) -> torch.device:
+    """The device that ``distributed.device`` asks for. Raises ``ValueError`` when there are fewer GPUs than ranks."""
     topology = Topology() if topology is None else topology
-    if not torch.cuda.is_available():
+    if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ValueError("distributed.device=cuda, but torch sees no GPU here; set it to auto or cpu")
     visible = torch.cuda.device_count()
     # srun can give each task a GPU of its own, which is then the only one that the task sees.
     index = 0 if visible == 1 and topology.launcher == "srun" else topology.local_rank
     if index >= visible:
         raise ValueError(f"local rank {topology.local_rank} has no GPU: {visible} are visible; start one rank per GPU")
     torch.cuda.set_device(index)
+    # float32 is to mean float32, above all in the gradient penalty; by default cuDNN's convolutions would take TF32.
+    torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda", index)

@@ -45,7 +45,7 @@ def evaluate(
             transform=reader.transform,
         )
 
-    segmentor.to(pick_device())
+    segmentor.to(pick_device(config.distributed))
     matrix = count_pixels(segmentor, archive, tops, config.evaluation, keep=keep, quiet=quiet)
     scores = asdict(matrix.scores(archive.classes))
     metrics = {

@@ -64,12 +64,16 @@ class Drdg:
     @torch.no_grad()
     def translate(self, images: Tensor) -> Tensor:
         """Source images (N, 3, H, W) in [-1, 1] to the target's look and size."""
-        return self.networks["to_target"].eval()(images).image
+        generator = self.networks["to_target"].eval()
+        return generator(images.to(next(generator.parameters()))).image
 
     @torch.no_grad()
     def predict_depth(self, images: Tensor) -> Tensor | None:
         """The heights (N, 1, H, W), as ``dsm`` normalises them, that source images (N, 3, H, W) seem to show."""
-        return self.networks["to_target"].eval()(images, depth=True).depth if self.uses_depth else None
+        if not self.uses_depth:
+            return None
+        generator = self.networks["to_target"].eval()
+        return generator(images.to(next(generator.parameters())), depth=True).depth
 
     def _rmsprop(self, parameters: Iterable[Parameter]) -> Optimizer:
         return RMSprop(parameters, lr=self.config.gan.critic_lr)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +11,12 @@ from pathlib import Path
 from drdg.config import Config
 from drdg.datasets import open_archive
 from drdg.experiments import Row, config_of, find_row
+from drdg.models.segmentor import build_segmentor, side_multiple
+from drdg.panels import loss_curves
 from drdg.stages import row as steps
 from drdg.stages.records import begin_parent, begin_stage
 from drdg.stages.results import report_results
-from drdg.stages.workspace import RowStages, stages_of
+from drdg.stages.workspace import RowStages, stages_of, validation_domain
 from drdg.tiles.build import build_shards, find_shards
 from drdg.tracking import Handle, Tracking
 
@@ -41,7 +45,14 @@ def run_pipeline(config: Config) -> Path:
             for stage in stages.in_order():
                 run_stage(stage.name, stages, tracking, parent)
             finished.append(stages)
-        return report_results(config, finished, parent, seconds=time.monotonic() - began)
+        path = report_results(config, finished, parent, seconds=time.monotonic() - began)
+    print(f"MLflow: {tracking.shown}\n  look at it: {look_at(tracking)}", flush=True)
+    return path
+
+
+def look_at(tracking: Tracking) -> str:
+    """The command that opens the runs in a browser."""
+    return shlex.join([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking.shown])
 
 
 def run_one_stage(config: Config, row: Row, name: str) -> None:
@@ -65,6 +76,11 @@ def run_stage(name: str, stages: RowStages, tracking: Tracking, parent: Handle) 
         return
     with begin_stage(tracking, parent, stage, stages.config) as run:
         STEPS[name](stages, run)
+        run.flush()
+        history = {name: values for name, values in run.history().items() if len(values) > 1}
+        if history:
+            title = f"{stage.row}: {name}"
+            loss_curves(stages.config.run.directory / "panels" / f"curves_{stage.row}_{name}.png", history, title=title)
 
 
 def finished_shards(config: Config) -> tuple[Path, Path]:
@@ -91,6 +107,9 @@ def refuse_missing_layers(config: Config, rows: list[Row]) -> None:
             f"source.archive has the classes {', '.join(source.classes)} but target.archive has "
             f"{', '.join(target.classes)}; describe both with the same classes in the same order"
         )
+    if (validated := validation_domain(config)) is not None:
+        open_archive(validated.archive).split(config.segmentation.validation_split, need_label=True)
+    refuse_segmentor(config, rows, len(target.classes))
     deep = [row.name for row in rows if row.is_trained and config_of(row, config).loss.uses_depth]
     for archive, domain in ((source, config.source), (target, config.target)):
         missing = [top.id for top in archive.split(domain.split) if top.dsm is None]
@@ -99,6 +118,22 @@ def refuse_missing_layers(config: Config, rows: list[Row]) -> None:
                 f"archive {archive.name} has no DSM for {missing[0]}, which row {deep[0]} needs; add the DSMs, or run "
                 "only rows without depth (run.rows=[baseline,rdg])"
             )
+
+
+def refuse_segmentor(config: Config, rows: list[Row], num_classes: int) -> None:
+    """Raise ``ValueError`` when the segmentor cannot be built, or its crops or windows do not fit."""
+    crop = config.segmentation.crop
+    for row in rows:
+        side, key = (config.target.tile, "target.tile") if row.translator else (config.source.tile, "source.tile")
+        if crop > side:
+            raise ValueError(
+                f"segmentation.crop={crop} is larger than {key}={side}, the tiles that row {row.name} learns from; "
+                "take a smaller crop"
+            )
+    multiple = side_multiple(build_segmentor(config.segmentation, num_classes))
+    for key, side in (("segmentation.crop", crop), ("evaluation.window", config.evaluation.window)):
+        if side % multiple:
+            raise ValueError(f"{key}={side} is not a multiple of {multiple}, which the segmentor needs")
 
 
 def describe(config: Config) -> str:

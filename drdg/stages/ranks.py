@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ def start_ranks(stage: Stage, config: Config, run: Handle) -> None:
 
     Raises ``ValueError`` when one of them fails; it has said why on standard error.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -36,11 +38,25 @@ def start_ranks(stage: Stage, config: Config, run: Handle) -> None:
         max_restarts=0,
     )
     command = ("-m", "drdg.stages.rank", "--row", stage.row, "--config", str(settings))
-    with environment({**run.environment(), "OMP_NUM_THREADS": str(threads)}):
+    with environment({**run.environment(), "OMP_NUM_THREADS": str(threads)}), own_signal_handlers():
         try:
             elastic_launch(launch, sys.executable)(*command)
         except ChildFailedError as error:
             raise ValueError(f"row {stage.row}: a rank of its GAN training failed; the reason is above") from error
+        except SignalException as error:
+            raise KeyboardInterrupt(str(error)) from error
+
+
+@contextmanager
+def own_signal_handlers() -> Iterator[None]:
+    """Put back this process's signal handlers after the block; torch's launcher installs its own and leaves them."""
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    before = {name: signal.getsignal(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
 
 
 @contextmanager

@@ -35,8 +35,7 @@ def report_results(config: Config, rows: Sequence[RowStages], parent: Handle, se
     for name in ("report.json", "report.md"):
         parent.artifact(directory / name)
     parent.artifact(panels, "panels")
-    print(f"Panels: {panels}\nMLflow: {parent.environment()['MLFLOW_TRACKING_URI']}")
-    print(f"  look at it: mlflow ui --backend-store-uri {parent.environment()['MLFLOW_TRACKING_URI']}")
+    print(f"Panels: {panels}", flush=True)
     return directory / "report.json"
 
 
@@ -70,26 +69,21 @@ def draw_translation(row: RowStages, archive: Archive, path: Path) -> None:
     source, translated = ShardStore(row.source), ShardStore(row.training_shards)
     # Spread over the shards, which are shuffled: neighbours there are no neighbours on the ground.
     chosen = np.linspace(0, len(source) - 1, min(SHOWN_TILES, len(source))).astype(int).tolist()
-    tiles = []
-    for index in chosen:
-        sample = source[index]
-        tiles.append(
-            TranslatedTile(
-                sample.image,
-                sample.dsm_m,
-                sample.label,
-                translated[index].image,
-                predicted_heights(row, sample.image),
-            )
-        )
-    translation_panel(path, tiles, archive.classes, archive.palette, title=f"{row.row.name}: source to {archive.name}")
+    samples = [source[index] for index in chosen]
+    heights = predicted_heights(row, np.stack([sample.image for sample in samples]))
+    tiles = [
+        TranslatedTile(sample.image, sample.dsm_m, sample.label, translated[index].image, depth)
+        for index, sample, depth in zip(chosen, samples, heights, strict=True)
+    ]
+    title = f"{row.row.name}: source to {archive.name}"
+    unit = "of range" if row.config.dsm.rule != "height_above_ground" else f"of {row.config.dsm.ceiling_m:g} m"
+    translation_panel(path, tiles, archive.classes, archive.palette, title=title, predicted_unit=unit)
 
 
-def predicted_heights(row: RowStages, image: np.ndarray) -> np.ndarray | None:
-    """The heights (H, W), normalised, that the row's generator sees in a source image; None without a depth head."""
+def predicted_heights(row: RowStages, images: np.ndarray) -> list[np.ndarray | None]:
+    """The heights (H, W), normalised, that the row's generator sees in each source image; None without a depth head."""
     if row.translator is None:
-        return None
-    device = pick_device()
-    translator = load_translator(row.translator, row.config, device)
-    depth = translator.predict_depth(to_unit(image[None], device))
-    return None if depth is None else depth[0, 0].cpu().numpy()
+        return [None] * len(images)
+    device = pick_device(row.config.distributed)
+    depth = load_translator(row.translator, row.config, device).predict_depth(to_unit(images, device))
+    return [None] * len(images) if depth is None else list(depth[:, 0].cpu().numpy())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +14,7 @@ from drdg.inference.evaluate import count_pixels, evaluate
 from drdg.inference.translate import resize, translate_shards
 from drdg.models.segmentor import load_segmentor
 from drdg.stages.ranks import start_ranks
-from drdg.stages.workspace import RowStages, Stage
+from drdg.stages.workspace import RowStages, validation_domain
 from drdg.tiles.store import ShardStore
 from drdg.tiles.stream import UnpairedStream
 from drdg.tracking import Handle
@@ -58,7 +57,7 @@ def translate(stages: RowStages, run: Handle) -> None:
     """Write the row's translated source shards."""
     assert stages.translate is not None
     config = stages.config
-    device = pick_device()
+    device = pick_device(config.distributed)
     side = config.target.tile
     if stages.translator is None:
         function = resize(side)
@@ -80,11 +79,11 @@ def segment(stages: RowStages, run: Handle) -> None:
 
 def validation(config: Config) -> Callable[[nn.Module], dict[str, float]] | None:
     """What scores the segmentor while it learns. Target labels are read only if the configuration says so."""
-    domain = {"none": None, "source": config.source, "target": config.target}[config.segmentation.validation]
+    domain = validation_domain(config)
     if domain is None:
         return None
     archive = open_archive(domain.archive)
-    tops = archive.split("val", need_label=True)
+    tops = archive.split(config.segmentation.validation_split, need_label=True)
 
     def validate(segmentor: nn.Module) -> dict[str, float]:
         scores = count_pixels(segmentor, archive, tops, config.evaluation, quiet=True).scores(archive.classes)
@@ -103,11 +102,6 @@ def score(stages: RowStages, run: Handle) -> None:
     run.log(flat_scores(metrics))
     run.artifact(stages.evaluate.folder / METRICS)
     stages.evaluate.finish()
-
-
-def read_score(stage: Stage) -> dict[str, Any]:
-    """What ``score`` found."""
-    return json.loads((stage.folder / METRICS).read_bytes())
 
 
 def flat_scores(metrics: dict[str, Any]) -> dict[str, float]:

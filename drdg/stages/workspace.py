@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drdg.config import Config, digest
+from drdg.config import Config, DomainConfig, digest
+from drdg.datasets import open_archive
 from drdg.experiments import Row, config_of
 from drdg.files import write_json
+from drdg.tiles.plan import fingerprint
 from drdg.tiles.store import ShardStore
 
 MARKER = "done.json"
@@ -95,11 +97,27 @@ def stages_of(row: Row, config: Config, source: Path, target: Path) -> RowStages
         by = row.translator if gan is None else gan.digest
         translate = stage("translate", {"by": by, "side": config.target.tile, "source": inputs})
     learned_from = inputs if translate is None else translate.digest
-    segment = stage("segment", {"segmentation": config.segmentation, "seed": seed, "inputs": learned_from})
-    evaluate = stage(
-        "evaluate", {"evaluation": config.evaluation, "archive": config.target.archive, "inputs": segment.digest}
-    )
+    validated = None
+    if (domain := validation_domain(config)) is not None:
+        validated = [scored(domain, config.segmentation.validation_split), config.evaluation]
+    learned = {"segmentation": config.segmentation, "seed": seed, "inputs": learned_from, "validated": validated}
+    segment = stage("segment", learned)
+    tops = scored(config.target, config.evaluation.split)
+    evaluate = stage("evaluate", {"evaluation": config.evaluation, "tops": tops, "inputs": segment.digest})
     return RowStages(row, config, source, target, gan, translate, segment, evaluate)
+
+
+def validation_domain(config: Config) -> DomainConfig | None:
+    """The domain that scores the segmentor while it learns, if one does."""
+    return {"none": None, "source": config.source, "target": config.target}[config.segmentation.validation]
+
+
+def scored(domain: DomainConfig, split: str) -> list[Any]:
+    """What the labelled TOPs of a split are known by: names, files' content, and how their labels are read."""
+    archive = open_archive(domain.archive)
+    tops = archive.split(split, need_label=True)
+    files = [[top.id, fingerprint(top.image), fingerprint(top.label)] for top in tops]
+    return [archive.name, list(archive.classes), list(archive.bands), files]
 
 
 def content(shards: Path) -> str:

@@ -120,7 +120,7 @@ def make_plan(archive: Archive, domain: DomainConfig, shards: ShardsConfig, *, n
                     f"{top.image}: no window of tile={domain.tile} fits into its {reader.height} x {reader.width} "
                     "pixels; take a smaller tile or leave this TOP out of the split"
                 )
-            files = (_fingerprint(top.image), _fingerprint(top.dsm), _fingerprint(top.label if need_label else None))
+            files = (fingerprint(top.image), fingerprint(top.dsm), fingerprint(top.label if need_label else None))
             planned.append(
                 PlannedTop(top.id, reader.height, reader.width, reader.gsd_m, reader.crs, reader.transform, files)
             )
@@ -178,7 +178,8 @@ def _metres(gsd_m: float | None) -> str:
     return "unknown (no georeference)" if gsd_m is None else f"{gsd_m:.4g} m"
 
 
-def _fingerprint(path: Path | None) -> str | None:
+def fingerprint(path: Path | None) -> str | None:
+    """What a file is known by, None for no file: 16 hex digits of its size and a few of its blocks."""
     if path is None:
         return None
     size = path.stat().st_size

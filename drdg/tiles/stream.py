@@ -113,6 +113,11 @@ class UnpairedStream(PositionStream):
         self._index = {name: _Shuffled(len(store), order, name, seed) for name, store in self.stores.items()}
 
     @property
+    def content(self) -> list[str]:
+        """What the samples are known by: the digests of both stores' plans."""
+        return [store.manifest["plan"] for store in self.stores.values()]
+
+    @property
     def epoch_size(self) -> int:
         """Positions in an epoch of training: as many as the larger domain has samples."""
         return max(len(store) for store in self.stores.values())

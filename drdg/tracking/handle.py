@@ -15,7 +15,6 @@ from drdg.tracking.names import clean_name, flatten, shorten
 from drdg.tracking.store import RUN_VARIABLE, URI_VARIABLE, Store
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from mlflow.entities import Metric
     from typing_extensions import Self
 
@@ -45,11 +44,9 @@ class Handle:
     def text(self, content: str, name: str) -> None:
         """Keep a text as the artifact ``name``."""
 
-    def dict(self, content: Mapping[str, Any], name: str) -> None:
-        """Keep a mapping as the artifact ``name``, JSON or YAML by its suffix."""
-
-    def figure(self, figure: Figure, name: str) -> None:
-        """Keep a matplotlib figure as the artifact ``name``, format by its suffix."""
+    def history(self) -> dict[str, list[tuple[int, float]]]:
+        """Return every logged number by name, as (step, value) in the order of steps."""
+        return {}
 
     def flush(self) -> None:
         """Write what waits."""
@@ -140,15 +137,13 @@ class RunHandle(Handle):
         with self._store.writing():
             self._store.client.log_text(self.run_id, content, name)
 
-    def dict(self, content: Mapping[str, Any], name: str) -> None:
-        """Keep a mapping as the artifact ``name``, JSON or YAML by its suffix."""
-        with self._store.writing():
-            self._store.client.log_dict(self.run_id, dict(content), name)
-
-    def figure(self, figure: Figure, name: str) -> None:
-        """Keep a matplotlib figure as the artifact ``name``, format by its suffix."""
-        with self._store.writing():
-            self._store.client.log_figure(self.run_id, figure, name)
+    def history(self) -> dict[str, list[tuple[int, float]]]:
+        """Return every written number by name, as (step, value) in the order of steps."""
+        client = self._store.client
+        with self._store.reading("read"):
+            names = sorted(client.get_run(self.run_id).data.metrics)
+            histories = {name: client.get_metric_history(self.run_id, name) for name in names}
+        return {name: sorted((metric.step, metric.value) for metric in found) for name, found in histories.items()}
 
     def flush(self) -> None:
         """Write the waiting values, those apart that an earlier attempt wrote already. ``ValueError`` on failure."""

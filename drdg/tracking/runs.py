@@ -22,6 +22,8 @@ class Tracking:
     ``rank`` other than 0: nothing is opened and every handle is a ``NullHandle``. Several processes may write to one
     store, also to one run: the one that began it hands ``handle.environment()`` to the others, which ``join``.
 
+    ``uri`` is where the store is, ``shown`` the same without a password.
+
     Raises ``ValueError`` when the store cannot be reached or written, is of another schema, or is a folder of files
     (MLflow retired those).
     """
@@ -29,6 +31,7 @@ class Tracking:
     def __init__(self, uri: str | None, experiment: str, directory: Path, rank: int = 0) -> None:
         self._store = Store(uri, experiment, Path(directory)) if rank == 0 else None
         self.uri = self._store.uri if self._store else ""
+        self.shown = self._store.shown if self._store else ""
 
     def parent(self, name: str, tags: Mapping[str, object], params: Mapping[str, Any]) -> Handle:
         """Begin, or continue, the run that holds a pipeline's stages."""

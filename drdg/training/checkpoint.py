@@ -31,6 +31,8 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -
     _checksum_of(path).unlink(missing_ok=True)
     checksum = save_torch(path, state)
     write_text(_checksum_of(path), checksum)
+    for unfinished in folder.glob(f".{PATTERN}*.tmp"):  # of processes that were killed while they wrote
+        unfinished.unlink(missing_ok=True)
     for old in sorted(folder.glob(PATTERN))[:-keep]:
         _checksum_of(old).unlink(missing_ok=True)
         old.unlink()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -25,21 +25,8 @@ from drdg.training.schedule import build_schedule
 
 Log = Callable[[dict[str, float], int], None]
 
-# What may differ between a run and the one that continues it: its length, its place, and how its pairs are shared out.
-NOT_IN_IDENTITY = frozenset(
-    {
-        "root",
-        "name",
-        "rows",
-        "workers",
-        "log_every",
-        "checkpoint_every",
-        "keep_checkpoints",
-        "epochs",
-        "iterations",
-        "batch_size",
-    }
-)
+# What may differ between a run and the one that continues it: how long, how often, by how many processes.
+FREE_TO_CHANGE = frozenset({"epochs", "iterations", "workers", "log_every", "checkpoint_every", "keep_checkpoints"})
 
 
 class PairStream(Protocol):
@@ -48,6 +35,11 @@ class PairStream(Protocol):
     @property
     def epoch_size(self) -> int:
         """Pairs in an epoch."""
+        ...
+
+    @property
+    def content(self) -> list[str]:
+        """What the samples are known by."""
         ...
 
     def batches(
@@ -77,6 +69,13 @@ class GanTrainer:
 
     def __init__(self, name: str, config: Config, stream: PairStream, out: Path, group: Group, log: Log):
         self.name, self.config, self.stream, self.out, self.group, self.log = name, config, stream, out, group, log
+        self.batch_per_rank, left = divmod(config.gan.batch_size, group.world_size)
+        if left:
+            below = config.gan.batch_size - left
+            raise ValueError(
+                f"gan.batch_size={config.gan.batch_size} pairs cannot be shared by {group.world_size} ranks; take "
+                f"{' or '.join(str(size) for size in (below, below + group.world_size) if size)}"
+            )
         self.translator = fresh_translator(name, config, group.device)
         self.phases = self.translator.phases()
         self.engines = [
@@ -89,15 +88,10 @@ class GanTrainer:
         self.iteration = 0
 
     @property
-    def pairs_per_iteration(self) -> int:
-        """Pairs that all ranks together see in one iteration."""
-        return self.config.gan.batch_size * self.group.world_size
-
-    @property
     def iterations(self) -> int:
         """Length of the whole training."""
         pairs = self.config.gan.epochs * self.stream.epoch_size
-        return self.config.gan.iterations or math.ceil(pairs / self.pairs_per_iteration)
+        return self.config.gan.iterations or math.ceil(pairs / self.config.gan.batch_size)
 
     def train(self, quiet: bool) -> None:
         """Run the iterations that are left."""
@@ -107,7 +101,7 @@ class GanTrainer:
             max(self.iteration, self.iterations),
             rank=self.group.rank,
             world_size=self.group.world_size,
-            batch_size=gan.batch_size,
+            batch_size=self.batch_per_rank,
             workers=gan.workers,
         )
         left = max(0, self.iterations - self.iteration)
@@ -143,7 +137,7 @@ class GanTrainer:
 
     def epoch_ended(self) -> bool:
         """Whether the last iteration saw the last pair of an epoch."""
-        seen, before = (count * self.pairs_per_iteration for count in (self.iteration, self.iteration - 1))
+        seen, before = (count * self.config.gan.batch_size for count in (self.iteration, self.iteration - 1))
         return seen // self.stream.epoch_size > before // self.stream.epoch_size
 
     def end_epoch(self) -> None:
@@ -171,7 +165,7 @@ class GanTrainer:
                 {
                     **{f"gan/{name}": mean for name, mean in means.items()},
                     **{f"gan/{name}/learning_rate": rate for name, rate in rates.items()},
-                    **{f"gan/{name}": value for name, value in clock.read(self.pairs_per_iteration, "pairs").items()},
+                    **{f"gan/{name}": value for name, value in clock.read(self.config.gan.batch_size, "pairs").items()},
                 },
                 self.iteration,
             )
@@ -179,10 +173,10 @@ class GanTrainer:
     def checkpoint(self) -> None:
         """Save everything that a continuation needs, after making sure that all ranks agree."""
         self.group.refuse_different(self.translator.networks, f"checkpoint at iteration {self.iteration}")
+        self.refuse_not_finite()
         state = {
             "identity": self.identity(),
             "iteration": self.iteration,
-            "pairs_per_iteration": self.pairs_per_iteration,
             "networks": self.translator.networks.state_dict(),
             "optimizers": [engine.optimizer.state_dict() for engine in self.engines],
             "schedules": [None if schedule is None else schedule.state_dict() for schedule in self.schedules],
@@ -193,19 +187,33 @@ class GanTrainer:
             save_checkpoint(self.out / "checkpoints", self.iteration, state, self.config.gan.keep_checkpoints)
         self.group.barrier()
 
+    def refuse_not_finite(self) -> None:
+        """Stop before weights that are lost push the last good ones off the disk."""
+        values = [value for value in self.translator.networks.state_dict().values() if value.is_floating_point()]
+        if not all(bool(value.isfinite().all()) for value in values):
+            raise FloatingPointError(
+                f"gan: weights are not finite at iteration {self.iteration}; lower gan.generator_lr or gan.critic_lr "
+                f"and continue from the last checkpoint in {self.out}"
+            )
+
     def resume(self) -> None:
-        """Continue from the newest whole checkpoint, if there is one."""
+        """Continue from the newest whole checkpoint, if there is one, all ranks from the same."""
         state = load_newest(self.out / "checkpoints")
-        if state is None:
-            return
+        if state is not None:
+            self.load(state)
+        where = self.group.gather(torch.tensor([self.iteration], device=self.group.device)).flatten().tolist()
+        if len(set(where)) > 1:
+            raise RuntimeError(
+                f"{self.out / 'checkpoints'}: ranks see different checkpoints, of iterations {where}; put run.root on "
+                "a file system that all ranks share"
+            )
+        self.group.refuse_different(self.translator.networks, f"start at iteration {self.iteration}")
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up a checkpoint's state. Raises ``ValueError`` when it is another run's."""
         if state["identity"] != self.identity():
             raise ValueError(
                 f"{self.out / 'checkpoints'}: was made by another configuration; choose another run.name or remove it"
-            )
-        if state["pairs_per_iteration"] != self.pairs_per_iteration:
-            raise ValueError(
-                f"{self.out / 'checkpoints'}: was made with {state['pairs_per_iteration']} pairs per iteration, not "
-                f"{self.pairs_per_iteration}; set gan.batch_size so that ranks times batch size is that"
             )
         if state["iteration"] > self.iterations:
             raise ValueError(
@@ -224,8 +232,11 @@ class GanTrainer:
 
     def identity(self) -> str:
         """What a checkpoint must share with the run that continues it."""
-        parts = ("source", "target", "dsm", "generator", "critic", "loss", "gan", "run")
-        return digest({"name": self.name, **{part: getattr(self.config, part) for part in parts}}, NOT_IN_IDENTITY)
+        config = self.config
+        gan = {knob: value for knob, value in config.gan.model_dump(mode="json").items() if knob not in FREE_TO_CHANGE}
+        parts = {part: getattr(config, part) for part in ("dsm", "generator", "critic", "loss")}
+        what = {"translator": self.name, **parts, "gan": gan, "seed": config.run.seed, "data": self.stream.content}
+        return digest(what, ignore=())
 
     def finish(self) -> Path:
         """Save the last checkpoint and then the weights, whose presence says that training is done."""

@@ -47,7 +47,7 @@ def train_segmentor(
     ``segmentation.validate_every`` epochs and at the end. Raises ``ValueError`` when shards and configuration do not go
     together or the checkpoints are another configuration's, ``FloatingPointError`` on a loss that is not finite.
     """
-    device = pick_device()
+    device = pick_device(config.distributed)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         trainer = SegmentorTrainer(config, ShardStore(shards), out, device, log, validate)
         trainer.resume()

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +23,7 @@ from drdg.config import Config, to_yaml
 from drdg.experiments import ROWS, find_row
 from drdg.stages.pipeline import describe, run_one_stage, run_pipeline
 from drdg.tiles.store import ShardStore
+from drdg.training.checkpoint import load_newest
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -119,8 +125,9 @@ def test_stages_run_one_by_one_and_in_order(small: Callable[..., Config]) -> Non
 
 def test_two_ranks_started_here_equal_one_of_two_pairs(small: Callable[..., Config], tmp_path: Path) -> None:
     networks = []
-    for name, settings in (("one", ["gan.batch_size=2"]), ("two", ["distributed.processes=2"])):
-        config = small(*settings, f"run.name={name}", "gan.precision=float64", "run.rows=[drdg]")
+    for name, ranks in (("one", 1), ("two", 2)):
+        settings = ["gan.batch_size=2", f"distributed.processes={ranks}", "gan.precision=float64"]
+        config = small(*settings, f"run.name={name}", "run.rows=[drdg]")
         run_pipeline(config)
         networks.append(torch.load(config.run.directory / "drdg/gan/translator.pt", weights_only=True)["networks"])
     worst = max((networks[0][name] - networks[1][name]).abs().max().item() for name in networks[0])
@@ -174,6 +181,67 @@ def test_what_a_stage_would_miss_later_is_refused_now(small: Callable[..., Confi
 def test_a_row_without_depth_needs_no_dsm(small: Callable[..., Config]) -> None:
     config = small("source.archive.dsm=null", "target.archive.dsm=null", "run.rows=[rdg]")
     assert run_pipeline(config).is_file()
+
+
+def test_new_content_of_the_scored_images_is_scored_anew(small: Callable[..., Config], archives: Path) -> None:
+    there = small().run.root.parent / "there"
+    shutil.copytree(archives / "there", there)
+    settings = ("run.rows=[baseline]", f"target.archive.root={there}")
+    config = small(*settings)
+    run_pipeline(config)
+    label = there / "label/there_0.tif"
+    shutil.copy(archives / "there/label/there_1.tif", label)
+    with pytest.raises(ValueError, match="another configuration"):
+        run_pipeline(config)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("segmentation.crop=160", "target.tile=128"),
+        ("segmentation.encoder=resnet_34", "resnet34"),
+        ("segmentation.validation=source", "val"),
+        ("segmentation.encoder_weights=/nowhere/weights.pt", "/nowhere/weights.pt"),
+        ("run.rows=[drdg,drdg]", "drdg is named twice"),
+        ("run.rows=[]", "run.rows"),
+        ("run.name=../elsewhere", "run.name"),
+        ("gan.batch_size=1", "gan.batch_size"),
+    ],
+)
+def test_what_cannot_end_well_is_refused_before_it_begins(
+    small: Callable[..., Config], override: str, words: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)) as error:
+        run_pipeline(small("run.rows=[drdg]", "distributed.processes=2", "gan.batch_size=2", override))
+    assert "\n" not in str(error.value)
+    assert not list(small().run.directory.rglob("*.pt"))
+
+
+def test_ctrl_c_while_ranks_train_ends_in_one_line_and_the_same_command_continues(
+    small: Callable[..., Config], tmp_path: Path
+) -> None:
+    path = tmp_path / "config.yaml"
+    settings = ("run.rows=[drdg]", "distributed.processes=2", "gan.batch_size=2")
+    slow = small(*settings, "gan.iterations=100000", "gan.checkpoint_every=1")
+    path.write_text(to_yaml(slow))
+    command = [sys.executable, str(REPOSITORY / "launch/pipeline.py"), "--config", str(path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, start_new_session=True) as process:
+        checkpoints = slow.run.directory / "drdg/gan/checkpoints"
+        while not list(checkpoints.glob("*.sha256")):
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert said.strip().splitlines()[-1] == "error: stopped; the same command continues where it was"
+    newest = load_newest(checkpoints)
+    assert newest is not None
+    done = newest["iteration"] + 1
+    run_pipeline(small(*settings, f"gan.iterations={done}"))
+    last = load_newest(checkpoints)
+    assert last is not None
+    assert last["iteration"] == done
 
 
 def test_the_plan_names_every_stage(small: Callable[..., Config]) -> None:
