@@ -1,4 +1,4 @@
-"""What all commands share: their arguments, and how they end on bad input.
+"""Station 6, commands: what all of them share, their arguments, and how they end on bad input.
 
 Whatever takes long to import is imported after the arguments are parsed, so that ``--help`` is immediate.
 """
@@ -6,6 +6,7 @@ Whatever takes long to import is imported after the arguments are parsed, so tha
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 BAD_INPUT = 2  # argparse's own exit status for bad arguments
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+CURES = {
+    errno.ENOSPC: "; make room and start the same command again: what is whole is kept",
+    errno.EDQUOT: "; make room in your quota and start the same command again: what is whole is kept",
+    errno.EACCES: "; give yourself permission or choose another place",
+    errno.EROFS: "; choose a place that can be written",
+}
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -42,7 +49,7 @@ def run(arguments: argparse.ArgumentParser, action: Callable[[Config, argparse.N
     except (ValueError, FloatingPointError) as error:
         stop(str(error), BAD_INPUT)
     except OSError as error:
-        stop(f"{error.filename or 'a file'}: {error.strerror or error}; make room or give permission", FAILED)
+        stop(f"{error.filename or 'a file'}: {error.strerror or error}{CURES.get(error.errno or 0, '')}", FAILED)
     except KeyboardInterrupt:
         stop("stopped; the same command continues where it was", INTERRUPTED)
 

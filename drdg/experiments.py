@@ -1,4 +1,4 @@
-"""The paper's tables as data: which rows there are, and what a row is made of.
+"""Station 6, experiments: the paper's tables as data: which rows there are, and what a row is made of.
 
 A row is a translator and the segmentor trained on what it gives. RDG and the ablations are values of DRDG's weights,
 not code of their own (paper, section III-C).

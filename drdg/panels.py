@@ -1,4 +1,4 @@
-"""Last station: pictures beside the table, in the manner of the paper's Fig. 3, and curves of the losses.
+"""Station 7, pictures: pictures beside the table, in the manner of the paper's Fig. 3, and curves of the losses.
 
 Functions take arrays, colours and names, so they need no other station. Class maps keep the archive's own palette, with
 a legend; heights and curves use colours that people with colour-blindness can tell apart. Figures are drawn without

@@ -1,4 +1,4 @@
-"""Last station: what is shown. One table of all rows (paper, Table I), on the terminal, as JSON and as Markdown.
+"""Station 7, report: what is shown. One table of all rows (paper, Table I), on the terminal, as JSON and as Markdown.
 
 A row without scores is named with its reason wherever the table appears; it is never left out. Pictures: ``panels.py``.
 """

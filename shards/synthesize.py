@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from drdg import cli
-from drdg.config import Config
+
+if TYPE_CHECKING:
+    from drdg.config import Config
 
 
 def main() -> None:

@@ -14,10 +14,12 @@ from drdg.experiments import Row, config_of, find_row
 from drdg.models.segmentor import build_segmentor, side_multiple
 from drdg.panels import loss_curves
 from drdg.stages import row as steps
-from drdg.stages.records import begin_parent, begin_stage
+from drdg.stages.records import begin_parent, begin_shards, begin_stage
 from drdg.stages.results import report_results
 from drdg.stages.workspace import RowStages, stages_of, validation_domain
 from drdg.tiles.build import build_shards, find_shards
+from drdg.tiles.store import ShardStore
+from drdg.tiles.writer import MANIFEST
 from drdg.tracking import Handle, Tracking
 
 STEPS: dict[str, Callable[[RowStages, Handle], None]] = {
@@ -36,8 +38,7 @@ def run_pipeline(config: Config) -> Path:
     refuse_missing_layers(config, rows)
     tracking = Tracking(config.tracking.uri, config.tracking.experiment, config.run.directory)
     with begin_parent(tracking, config) as parent:
-        source = build_shards(config.source, config.shards, need_label=True)
-        target = build_shards(config.target, config.shards, need_label=False)
+        source, target = build_both(config, tracking, parent)
         finished = []
         for row in rows:
             print(f"== row {row.name}: {row.about}", flush=True)
@@ -53,6 +54,20 @@ def run_pipeline(config: Config) -> Path:
 def look_at(tracking: Tracking) -> str:
     """The command that opens the runs in a browser."""
     return shlex.join([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking.shown])
+
+
+def build_both(config: Config, tracking: Tracking, parent: Handle) -> tuple[Path, Path]:
+    """Build the shards of both domains that are not built, under an MLflow run of their own, and return their folders.
+
+    Only the source's hold labels: nothing that trains may see the target's.
+    """
+    with begin_shards(tracking, parent, config) as run:
+        source = build_shards(config.source, config.shards, need_label=True)
+        target = build_shards(config.target, config.shards, need_label=False)
+        for name, folder in (("source", source), ("target", target)):
+            run.log({f"shards/{name}_tiles": len(ShardStore(folder))})
+            run.artifact(folder / MANIFEST, name)
+    return source, target
 
 
 def run_one_stage(config: Config, row: Row, name: str) -> None:

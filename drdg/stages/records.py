@@ -15,6 +15,15 @@ def begin_parent(tracking: Tracking, config: Config) -> Handle:
     return parent
 
 
+def begin_shards(tracking: Tracking, parent: Handle, config: Config) -> Handle:
+    """Begin, or continue, the MLflow run of building both domains' shards, which all rows share."""
+    parts = {"source": config.source, "target": config.target, "shards": config.shards}
+    tags = {**_tags(config), "drdg.digest": digest(parts), "drdg.stage": "shards"}
+    return tracking.stage(
+        "shards", parent.run_id, tags, {name: part.model_dump(mode="json") for name, part in parts.items()}
+    )
+
+
 def begin_stage(tracking: Tracking, parent: Handle, stage: Stage, config: Config) -> Handle:
     """Begin, or continue, the MLflow run of one stage."""
     tags = {

@@ -1,4 +1,4 @@
-"""Station after training: what is kept of a run, in MLflow. Nothing else of ours imports MLflow.
+"""Station 6, tracking: what is kept of a run, in MLflow. Nothing else of ours imports MLflow.
 
 One parent run per pipeline, one nested run per stage. A run is found again by its tags (``IDENTITY``), so a stage that
 is run again continues its run instead of leaving a second one beside it, and values it logs a second time are not

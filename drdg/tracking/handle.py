@@ -1,4 +1,4 @@
-"""Tracking: what a stage holds while it works, and logs numbers, settings and files to."""
+"""Station 6, tracking: what a stage holds while it works, and logs numbers, settings and files to."""
 
 from __future__ import annotations
 

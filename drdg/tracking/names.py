@@ -1,4 +1,4 @@
-"""Tracking: settings and names in the form MLflow takes."""
+"""Station 6, tracking: settings and names in the form MLflow takes."""
 
 from __future__ import annotations
 

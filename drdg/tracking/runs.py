@@ -1,4 +1,4 @@
-"""Tracking: a store's experiment and the runs in it, begun, continued or joined."""
+"""Station 6, tracking: a store's experiment and the runs in it, begun, continued or joined."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tracking: the MLflow store itself, opened or made, with its errors as sentences."""
+"""Station 6, tracking: the MLflow store itself, opened or made, with its errors as sentences."""
 
 from __future__ import annotations
 

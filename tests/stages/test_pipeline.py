@@ -58,12 +58,14 @@ def test_every_row_ends_in_one_table_with_its_pictures_and_its_mlflow_runs(small
     assert [run.info.run_name for run in parents] == ["drdg"]
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
     stages = {run.info.run_name for run in children}
-    assert len(children) == len(stages) == 2 + 3 + 4 * 4
+    assert len(children) == len(stages) == 1 + 2 + 3 + 4 * 4
+    shards = next(run for run in children if run.info.run_name == "shards")
+    assert shards.data.metrics == {"shards/source_tiles": 12, "shards/target_tiles": 8}
     assert {"baseline/segment", "baseline_rescaled/translate", "drdg/gan", "drdg/evaluate"} <= stages
     for run in runs:
         assert run.info.status == "FINISHED"
         assert run.data.tags["drdg.seed"] == "0"
-        assert run.data.params["gan.n_critic"] == "5"
+        assert run is shards or run.data.params["gan.n_critic"] == "5"
     gan = next(run for run in children if run.info.run_name == "drdg/gan")
     assert {"gan/critic/loss", "gan/generator/loss", "gan/generator/depth_supervised"} <= set(gan.data.metrics)
     scored = next(run for run in children if run.info.run_name == "drdg/evaluate")

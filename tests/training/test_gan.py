@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -197,17 +196,38 @@ with process_group(config.distributed) as group:
 """
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
+def both_ways(
+    small: Callable[..., Config], two_domains: Stores, tmp_path: Path, *settings: str
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The networks after three iterations of two pairs: seen by one rank, and by two."""
+    config = small("gan.iterations=3", "gan.batch_size=2", "generator.width=4", "critic.width=4", *settings)
+    alone, _ = train(config, two_domains, tmp_path / "alone")
+    start_ranks(2, config, two_domains, tmp_path)
+    return alone, torch.load(tmp_path / "together/translator.pt", weights_only=True)["networks"]
+
+
+@pytest.mark.parametrize("n_critic", [5, 1])
 def test_two_ranks_of_one_pair_equal_one_rank_of_two(
-    small: Callable[..., Config], two_domains: Stores, tmp_path: Path, precision: str, tolerance: float
+    small: Callable[..., Config], two_domains: Stores, tmp_path: Path, n_critic: int
 ) -> None:
-    settings: list[Any] = ["gan.iterations=3", "gan.n_critic=1", f"gan.precision={precision}", "generator.width=4"]
-    alone, _ = train(small(*settings, "gan.batch_size=2"), two_domains, tmp_path / "alone")
-    start_ranks(2, small(*settings, "gan.batch_size=2"), two_domains, tmp_path)
-    together = torch.load(tmp_path / "together/translator.pt", weights_only=True)["networks"]
+    settings = (f"gan.n_critic={n_critic}", "gan.precision=float64")
+    alone, together = both_ways(small, two_domains, tmp_path, *settings)
     worst = max((alone[name] - together[name]).abs().max().item() for name in alone)
-    assert 0 <= worst <= tolerance
     assert math.isfinite(worst)
+    assert worst <= 1e-12
+
+
+def test_two_ranks_equal_one_in_float32_but_for_adams_division_by_small_gradients(
+    small: Callable[..., Config], two_domains: Stores, tmp_path: Path
+) -> None:
+    alone, together = both_ways(small, two_domains, tmp_path)
+    apart = torch.cat([(alone[name] - together[name]).abs().flatten() for name in alone])
+    assert bool(apart.isfinite().all())
+    # Adam's first steps are rate * g / (|g| + 1e-8): where |g| is near 1e-8, float32's rounding of a sum over two pairs
+    # decides a visible part of the step. That is so for a handful of weights, and never more than the steps themselves.
+    assert (apart > 1e-5).double().mean().item() <= 1e-4
+    assert apart.max().item() <= 5e-4
+    assert apart.double().square().mean().sqrt().item() <= 1e-6
 
 
 def start_ranks(count: int, config: Config, stores: Stores, folder: Path) -> None:
