@@ -1,13 +1,12 @@
 """Station 0, configuration: every knob, the two presets, and how files and overrides become one of them."""
 
+from drdg.config.archives import ArchiveConfig, DescribedArchive, PotsdamArchive, VaihingenArchive
 from drdg.config.loading import digest, known_keys, load_config, to_yaml
 from drdg.config.schema import (
     SIDE_MULTIPLE,
-    ArchiveConfig,
     BerhuConfig,
     Config,
     CriticConfig,
-    DescribedArchive,
     DistributedConfig,
     DomainConfig,
     DsmConfig,
@@ -16,14 +15,12 @@ from drdg.config.schema import (
     GeneratorConfig,
     LossConfig,
     PlateauConfig,
-    PotsdamArchive,
     RunConfig,
     SegmentationConfig,
     ShardsConfig,
     SyntheticConfig,
     TrackingConfig,
     TranslationConfig,
-    VaihingenArchive,
 )
 
 __all__ = [

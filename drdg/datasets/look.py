@@ -1,8 +1,8 @@
 """Station 1, archives: what makes one generated domain look unlike the other, as one set of constants per domain.
 
-The domain gap is all here: season and materials, sun and sky, terrain, sensor. The towns' plans (``town.py``) are drawn
-alike for both domains, so that matching the distributions of images, which is all an unpaired translator can do, also
-matches the classes. Reflectances are rough values of the materials (a red tile, dry grass) in red, green, blue and
+The domain gap is all here: season and materials, sun and sky, terrain, sensor. The towns' plans (``planning.py``) are
+drawn alike for both domains, so that matching the distributions of images, which is all an unpaired translator can do,
+also matches the classes. Reflectances are rough values of the materials (a red tile, dry grass) in red, green, blue and
 near-infrared; the sensors' constants are chosen, not measured, so that a segmentor of one domain fails on the other.
 """
 

@@ -1,7 +1,7 @@
 """Station 1, archives: writes generated towns as two archives in the exact layouts of the ISPRS downloads.
 
 Stands in for Potsdam and Vaihingen (paper, section III-A) where those cannot be had: the archives differ by a domain
-gap (``look.py``) over towns of one kind (``town.py``). Nothing that reads them knows that they are generated.
+gap (``look.py``) over towns of one kind (``planning.py``). Nothing that reads them knows that they are generated.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from drdg.datasets import potsdam, vaihingen
 from drdg.datasets.base import PALETTE
 from drdg.datasets.camera import photograph
 from drdg.datasets.look import BLUE, GREEN, INFRARED, RED, SOURCE, TARGET, Look
+from drdg.datasets.planning import plan_town
 from drdg.datasets.relief import survey
-from drdg.datasets.town import plan_town
 from drdg.files import write_json
 from drdg.progress import progress
 

@@ -18,9 +18,11 @@ from drdg.datasets import CLASSES, PALETTE, open_archive
 from drdg.datasets import synthetic as module
 from drdg.datasets.camera import illumination, photograph, sunlit
 from drdg.datasets.look import GREEN, INFRARED, RED, SOURCE, TARGET, Palette
+from drdg.datasets.occupancy import Draws
+from drdg.datasets.planning import GOLDEN_RATIO, plan_town
 from drdg.datasets.relief import CROWN_FLOOR_M, noise, survey
 from drdg.datasets.synthetic import coloured, render_top, source_site, target_site, write_archives
-from drdg.datasets.town import GOLDEN_RATIO, Box, Draws, Roof, Streets, Town, Tree, plan_town
+from drdg.datasets.town import Box, Roof, Streets, Town, Tree
 
 COMMAND = Path(__file__).parents[2] / "shards" / "synthesize.py"
 SITES = {"source": source_site(SyntheticConfig()), "target": target_site(SyntheticConfig())}
