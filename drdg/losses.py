@@ -59,3 +59,12 @@ def resize_depth(depth: Tensor, side: int, how: Literal["bilinear", "area", "leg
     if how == "bilinear":
         return F.interpolate(depth, size=(side, side), mode="bilinear", align_corners=False)
     return F.interpolate(depth, size=(side, side), mode="area" if how == "area" else "nearest")
+
+
+def segmentation_loss(logits: Tensor, label: Tensor, void: int) -> Tensor:
+    """Equations 8 and 9, cross-entropy, mean over the pixels that are not ``void``; 0 where all are.
+
+    ``logits`` (N, C, H, W), ``label`` (N, H, W) of any integer type.
+    """
+    total = F.cross_entropy(logits, label.long(), ignore_index=void, reduction="sum")
+    return total / (label != void).sum().clamp(min=1)

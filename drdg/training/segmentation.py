@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from drdg.config import Config, digest
 from drdg.config.loading import NOT_IN_DIGEST
 from drdg.datasets import VOID
 from drdg.distributed import Group, Topology, pick_device
+from drdg.losses import segmentation_loss
 from drdg.models.segmentor import build_segmentor, side_multiple
 from drdg.progress import progress
 from drdg.tiles.order import draw
@@ -53,15 +53,6 @@ def train_segmentor(
         trainer.resume()
         trainer.train(quiet)
         return trainer.finish()
-
-
-def segmentation_loss(logits: Tensor, label: Tensor) -> Tensor:
-    """Cross-entropy (equation 9), mean over the pixels that are not void; 0 where all are.
-
-    ``logits`` (N, C, H, W), ``label`` (N, H, W) of any integer type, 255 void.
-    """
-    total = F.cross_entropy(logits, label.long(), ignore_index=VOID, reduction="sum")
-    return total / (label != VOID).sum().clamp(min=1)
 
 
 class SegmentorTrainer:
@@ -142,7 +133,7 @@ class SegmentorTrainer:
         label = batch["label"].to(self.device, non_blocking=True)
         torch.manual_seed(draw(SEEDS, "dropout", self.config.run.seed, self.step))
         self.optimizer.zero_grad(set_to_none=True)
-        loss = segmentation_loss(self.segmentor(image), label)
+        loss = segmentation_loss(self.segmentor(image), label, VOID)
         loss.backward()
         self.optimizer.step()
         self.step += 1

@@ -14,9 +14,10 @@ from hypothesis.extra import numpy as hnp
 import drdg.training.segmentation as segmentation
 from drdg.config import load_config
 from drdg.datasets import VOID
+from drdg.losses import segmentation_loss
 from drdg.models.segmentor import load_segmentor
 from drdg.tiles.writer import finish, shard_name, write_shard
-from drdg.training.segmentation import segmentation_loss, train_segmentor
+from drdg.training.segmentation import train_segmentor
 
 CLASSES = ("dark", "bright", "never")
 TILES = 10
@@ -96,7 +97,7 @@ def test_loss_is_equation_9_averaged_over_what_is_not_void(logits, label):
             largest = scores.max()
             terms.append(largest + math.log(sum(math.exp(s - largest) for s in scores)) - scores[label[n, i, j]])
     given_logits = torch.from_numpy(logits).requires_grad_()
-    loss = segmentation_loss(given_logits, torch.from_numpy(label))
+    loss = segmentation_loss(given_logits, torch.from_numpy(label), VOID)
     loss.backward()
     assert loss.item() == pytest.approx(sum(terms) / len(terms) if terms else 0.0, rel=1e-12, abs=1e-12)
     assert torch.isfinite(given_logits.grad).all()
@@ -160,7 +161,7 @@ def test_length(shards, tmp_path, changes, updates):
 def test_the_learning_rate_falls_when_an_epochs_loss_does_not(shards, tmp_path, monkeypatch, watch):
     losses = iter([5.0, 1.0, 2.0, 3.0, 2.0, 1.5, 1.2, 9.0, 9.0, 9.0])
 
-    def scripted(logits, label):
+    def scripted(logits, label, void):
         return logits.sum() * 0 + next(losses)
 
     monkeypatch.setattr(segmentation, "segmentation_loss", scripted)
@@ -345,9 +346,9 @@ def test_validation_comes_after_every_so_many_epochs_and_at_the_end(shards, tmp_
 def test_a_loss_that_is_not_finite_names_its_update_and_is_never_saved(shards, tmp_path, monkeypatch):
     calls = []
 
-    def spoilt(logits, label):
+    def spoilt(logits, label, void):
         calls.append(1)
-        return segmentation_loss(logits, label) * (math.nan if len(calls) == 5 else 1)
+        return segmentation_loss(logits, label, void) * (math.nan if len(calls) == 5 else 1)
 
     monkeypatch.setattr(segmentation, "segmentation_loss", spoilt)
     with pytest.raises(FloatingPointError, match=r"segment/loss is not finite at update 5; lower segmentation.lr"):
