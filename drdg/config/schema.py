@@ -40,7 +40,7 @@ class DomainConfig(Section):
             below = max(0, tile // SIDE_MULTIPLE * SIDE_MULTIPLE)
             near = [str(side) for side in (below, below + SIDE_MULTIPLE) if side]
             raise ValueError(
-                f"{tile} is not a positive multiple of {SIDE_MULTIPLE}, which the 7-level networks need; "
+                f"{tile} is not a multiple of {SIDE_MULTIPLE} above 0, which the 7-level networks need; "
                 f"take {' or '.join(near)}"
             )
         return tile

@@ -22,6 +22,7 @@ from mlflow import MlflowClient
 from drdg.config import Config, to_yaml
 from drdg.experiments import ROWS, find_row
 from drdg.stages.pipeline import describe, run_one_stage, run_pipeline
+from drdg.tiles.build import build_shards
 from drdg.tiles.store import ShardStore
 from drdg.training.checkpoint import load_newest
 
@@ -134,6 +135,26 @@ def test_two_ranks_started_here_equal_one_of_two_pairs(small: Callable[..., Conf
         networks.append(torch.load(config.run.directory / "drdg/gan/translator.pt", weights_only=True)["networks"])
     worst = max((networks[0][name] - networks[1][name]).abs().max().item() for name in networks[0])
     assert worst <= 1e-12
+
+
+def test_ranks_that_a_launcher_starts_train_into_one_mlflow_run(small: Callable[..., Config], tmp_path: Path) -> None:
+    config = small("gan.batch_size=2", "run.rows=[drdg]")
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config))
+    for domain, need_label in ((config.source, True), (config.target, False)):
+        build_shards(domain, config.shards, need_label=need_label)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [str(REPOSITORY / "launch/train.py"), "--row", "drdg", "--config", str(path)]
+    done = subprocess.run([*launcher, *command], capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (config.run.directory / "drdg/gan/done.json").is_file()
+    client = MlflowClient(f"sqlite:///{config.run.directory.absolute()}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("drdg").experiment_id])
+    assert sorted(run.info.run_name for run in runs) == ["drdg", "drdg/gan"]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    gan = next(run for run in runs if run.info.run_name == "drdg/gan")
+    assert "gan/generator/depth_supervised" in gan.data.metrics
+    run_one_stage(config, find_row("drdg"), "translate")  # the weights are the same stage's, whoever started the ranks
 
 
 def test_the_commands_work_and_say_what_they_would_do(small: Callable[..., Config], tmp_path: Path) -> None:
