@@ -221,11 +221,14 @@ def test_two_ranks_equal_one_in_float32_but_for_adams_division_by_small_gradient
     small: Callable[..., Config], two_domains: Stores, tmp_path: Path
 ) -> None:
     alone, together = both_ways(small, two_domains, tmp_path)
-    apart = torch.cat([(alone[name] - together[name]).abs().flatten() for name in alone])
+    distances = {name: (alone[name] - together[name]).abs() for name in alone}
+    apart = torch.cat([distance.flatten() for distance in distances.values()])
     assert bool(apart.isfinite().all())
+    assert max(distance.max().item() for name, distance in distances.items() if "critic" in name) <= 1e-5
     # Adam's first steps are rate * g / (|g| + 1e-8): where |g| is near 1e-8, float32's rounding of a sum over two pairs
     # decides a visible part of the step. That is so for a handful of weights, and never more than the steps themselves.
-    assert (apart > 1e-5).double().mean().item() <= 1e-4
+    # So a bound of 1e-5 for every weight, which the critics keep, the generators miss (seen: one weight, by 1e-4).
+    assert (apart > 1e-5).double().mean().item() <= 1e-5
     assert apart.max().item() <= 5e-4
     assert apart.double().square().mean().sqrt().item() <= 1e-6
 
