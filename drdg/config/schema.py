@@ -75,6 +75,11 @@ class ShardsConfig(Section):
     """Tiles per tar file. 64 tiles of 896 px are about 300 MB, what object stores and parallel file systems like."""
     seed: int = 0
     """Seed of the global shuffle that spreads a TOP's tiles over the shards."""
+    codec: Literal["raw", "zstd"] = "raw"
+    """``raw``: images, heights and labels as plain arrays, read at memory speed. ``zstd``: each compressed by itself;
+    smaller on disk and on the way from a remote store, slower to read."""
+    zstd_level: int = Field(default=1, ge=1, le=19)
+    """Zstandard's level (``codec=zstd`` only). Levels above 1 take far longer and save little on aerial images."""
 
 
 class DsmConfig(Section):

@@ -12,7 +12,7 @@ from torch import nn
 
 from drdg.config import Config, EvaluationConfig, SegmentationConfig
 from drdg.datasets import Archive, Top
-from drdg.distributed import pick_device
+from drdg.distributed.group import pick_device
 from drdg.files import write_json
 from drdg.inference.maps import write_map
 from drdg.inference.sliding import predict_top

@@ -21,7 +21,8 @@ def main() -> None:
 
 def train(config: Config, options: argparse.Namespace) -> None:
     """Train the translator of ``options.row`` together with the other ranks."""
-    from drdg.distributed import discover, process_group
+    from drdg.distributed.group import process_group
+    from drdg.distributed.topology import discover
     from drdg.experiments import find_row
     from drdg.stages.pipeline import finished_shards
     from drdg.stages.records import begin_parent, begin_stage

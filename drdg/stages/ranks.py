@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from drdg.config import Config, to_yaml
-from drdg.distributed import fair_threads
+from drdg.distributed.group import fair_threads
 from drdg.files import write_text
 from drdg.stages.workspace import Stage
 from drdg.tracking import Handle

@@ -10,7 +10,7 @@ import rasterio
 
 from drdg.config import Config
 from drdg.datasets import Archive, Top, open_archive
-from drdg.distributed import pick_device
+from drdg.distributed.group import pick_device
 from drdg.inference.translate import to_unit
 from drdg.panels import TranslatedTile, target_panel, translation_panel
 from drdg.report import RowResult, write_report

@@ -9,7 +9,8 @@ from torch import nn
 
 from drdg.config import Config
 from drdg.datasets import open_archive
-from drdg.distributed import Group, Topology, pick_device, process_group
+from drdg.distributed.group import Group, pick_device, process_group
+from drdg.distributed.topology import Topology
 from drdg.inference.evaluate import count_pixels, evaluate
 from drdg.inference.translate import resize, translate_shards
 from drdg.models.segmentor import load_segmentor

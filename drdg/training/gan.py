@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from drdg.config import Config, digest, to_yaml
-from drdg.distributed import Group, build_engine
+from drdg.distributed.engines import build_engine
+from drdg.distributed.group import Group
 from drdg.methods import Translator, build_translator
 from drdg.progress import progress
 from drdg.training.checkpoint import load_newest, save_checkpoint, save_torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from drdg.distributed import Group
+from drdg.distributed.group import Group
 
 
 class RunningMeans:

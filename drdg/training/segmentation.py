@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from drdg.config import Config, digest
 from drdg.config.loading import NOT_IN_DIGEST
 from drdg.datasets import VOID
-from drdg.distributed import Group, Topology, pick_device
+from drdg.distributed.group import Group, pick_device
+from drdg.distributed.topology import Topology
 from drdg.losses import segmentation_loss
 from drdg.models.segmentor import build_segmentor, side_multiple
 from drdg.progress import progress

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from drdg.config import Config
-from drdg.distributed import Group, Topology
+from drdg.distributed.group import Group
+from drdg.distributed.topology import Topology
 from drdg.tiles.store import ShardStore
 from drdg.tiles.stream import UnpairedStream
 from drdg.training.gan import GanTrainer, load_translator, train_translator
@@ -185,7 +186,7 @@ RANK = """
 import sys, torch
 from pathlib import Path
 from drdg.config import load_config
-from drdg.distributed import process_group
+from drdg.distributed.group import process_group
 from drdg.tiles.store import ShardStore
 from drdg.tiles.stream import UnpairedStream
 from drdg.training.gan import train_translator
