@@ -20,7 +20,8 @@ READY_FOR_TESTS := $(VENV)/.ready-for-tests
 PINS := requirements.lock pyproject.toml
 INSTALL := "$(RUN)" -m pip install --disable-pip-version-check -c requirements.lock
 
-# Test processes. Each keeps to one thread: two processes with a thread per core each are slower than one.
+# Test processes. Each keeps to one thread: two processes with a thread per core each are slower than one. Tests that
+# share what there is once on a machine, a cluster, are a group that one process runs (loadgroup).
 WORKERS ?= 2
 COVERAGE := 90
 CONFIG ?= configs/demo.yaml
@@ -45,7 +46,7 @@ demo: $(READY)
 
 # Style and types first: they take seconds, and pytest's closing line is then the last one.
 test: lint
-	OMP_NUM_THREADS=1 "$(RUN)" -m pytest -n $(WORKERS) \
+	OMP_NUM_THREADS=1 "$(RUN)" -m pytest -n $(WORKERS) --dist loadgroup \
 	    --cov=drdg --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE)
 
 lint: $(READY_FOR_TESTS)

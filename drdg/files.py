@@ -6,19 +6,21 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 READ_BYTES = 1 << 20
+SEAL = "xxh128"
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
+def whole_file(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
     """A file to write that becomes ``path``, synced, when the block ends, and that is removed when it raises.
 
-    So ``path`` is either as before or complete, also after a power cut. Its folder is made if it is not there.
+    So ``path`` is either as before or complete, also after a power cut; with ``durable=False``, which does not wait for
+    the disk, only after the death of the process. Its folder is made if it is not there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Two processes may write the same file (a requeued job beside one that still dies): each to its own name.
@@ -27,11 +29,13 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         with partial.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    if durable:
+        _sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -42,7 +46,31 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, values: Any) -> None:
     """Plain values as JSON in the order they are in, whole or not at all."""
-    write_text(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
+    write_text(path, json_text(values))
+
+
+def json_text(values: Any) -> str:
+    """What :func:`write_json` writes."""
+    return json.dumps(values, indent=1, allow_nan=False) + "\n"
+
+
+def seal(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` and, as their last, the checksum of their JSON, so that the file they are written to can be checked
+    by itself.
+    """
+    import xxhash
+
+    return {**values, SEAL: xxhash.xxh3_128_hexdigest(json_text(values).encode())}
+
+
+def is_sealed(text: bytes) -> bool:
+    """Whether ``text`` is, to the byte, the JSON of sealed values."""
+    try:
+        values = json.loads(text)
+        stamp = values.pop(SEAL)
+        return bool(seal(values)[SEAL] == stamp and json_text({**values, SEAL: stamp}).encode() == text)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # no JSON, or none that was sealed
+        return False
 
 
 def sha256(path: Path) -> str:

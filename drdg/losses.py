@@ -12,14 +12,27 @@ from torch import Tensor
 from drdg.config import BerhuConfig
 
 
+def wide_type(dtype: torch.dtype) -> torch.dtype:
+    """The floating type in which losses of values of ``dtype`` are computed: float32, or float64 for float64.
+
+    bfloat16 has 8 significant bits, too few for the mean of many pixels and for a gradient's norm minus 1.
+    """
+    return torch.promote_types(dtype, torch.float32)
+
+
+def wide(values: Tensor) -> Tensor:
+    """``values`` in their :func:`wide_type`."""
+    return values.to(wide_type(values.dtype))
+
+
 def critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
     """Equation 2 as the critic minimises it: mean fake score minus mean real score."""
-    return fake_scores.mean() - real_scores.mean()
+    return wide(fake_scores).mean() - wide(real_scores).mean()
 
 
 def adversarial_loss(fake_scores: Tensor) -> Tensor:
     """Equation 2 as the generator minimises it: minus the mean score of its images."""
-    return -fake_scores.mean()
+    return -wide(fake_scores).mean()
 
 
 def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
@@ -28,14 +41,14 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
     ``real`` and ``fake`` are (N, C, H, W), ``mix`` (N, 1, 1, 1) in [0, 1] is the share of real. The gradient is that of
     the summed patch scores, its norm is over C, H and W (released code).
     """
-    between = (mix * real + (1 - mix) * fake).detach().requires_grad_(True)
+    between = (mix * wide(real) + (1 - mix) * wide(fake)).to(real.dtype).detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-    return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+    return (wide(gradient).flatten(1).norm(dim=1) - 1).square().mean()
 
 
 def cycle_consistency_loss(reconstructed: Tensor, image: Tensor) -> Tensor:
     """Equation 3: mean absolute difference."""
-    return F.l1_loss(reconstructed, image)
+    return F.l1_loss(wide(reconstructed), wide(image))
 
 
 def berhu_loss(predicted: Tensor, true: Tensor, config: BerhuConfig) -> Tensor:
@@ -43,7 +56,7 @@ def berhu_loss(predicted: Tensor, true: Tensor, config: BerhuConfig) -> Tensor:
 
     |r| up to the threshold L, (r^2 + L^2) / 2L above it, with L = 0.2 max|r| over the image (or the batch).
     """
-    size = (predicted - true).abs()
+    size = (wide(predicted) - wide(true)).abs()
     dims = (1, 2, 3) if config.scope == "image" else (0, 1, 2, 3)
     threshold = config.fraction * size.amax(dim=dims, keepdim=True)
     if not config.live_threshold:

@@ -70,18 +70,18 @@ def target_panel(
     lines = -(-pictures // columns)
     figure, grid = _canvas(lines, columns, image.shape[0] / image.shape[1], title)
     axes = iter(grid.ravel())
-    first = _show_image(next(axes), image, "image")
+    first = show_image(next(axes), image, "image")
     if gsd_m is not None:
-        _scale_bar(first, image.shape[1], gsd_m)
+        scale_bar(first, image.shape[1], gsd_m)
     if dsm is not None:
-        _show_heights(next(axes), dsm, "DSM", "m")
+        show_heights(next(axes), dsm, "DSM", "m")
     maps = ([] if label is None else [("label", label)]) + list(predictions.items())
     for name, ids in maps:
-        _show_classes(next(axes), ids, name, palette)
+        show_classes(next(axes), ids, name, palette)
     for unused in axes:
         unused.set_axis_off()
-    _legend(figure, classes, palette, void=any(_has_void(ids, palette) for _, ids in maps))
-    _save(figure, path)
+    legend(figure, classes, palette, void=any(has_void(ids, palette) for _, ids in maps))
+    save(figure, path)
 
 
 def translation_panel(
@@ -109,17 +109,17 @@ def translation_panel(
             heading = name if line == 0 else ""
             heights = tile.dsm if name == "DSM" else tile.predicted_dsm
             if name in ("source", "translated"):
-                _show_image(axes, tile.image if name == "source" else tile.translated, heading)
+                show_image(axes, tile.image if name == "source" else tile.translated, heading)
             elif name == "label" and tile.label is not None:
-                _show_classes(axes, tile.label, heading, palette)
+                show_classes(axes, tile.label, heading, palette)
             elif name != "label" and heights is not None:
-                _show_heights(axes, heights, heading, "m" if name == "DSM" else predicted_unit)
+                show_heights(axes, heights, heading, "m" if name == "DSM" else predicted_unit)
             else:
                 axes.set_axis_off()
     if "label" in columns:
         labels = [tile.label for tile in tiles if tile.label is not None]
-        _legend(figure, classes, palette, void=any(_has_void(ids, palette) for ids in labels))
-    _save(figure, path)
+        legend(figure, classes, palette, void=any(has_void(ids, palette) for ids in labels))
+    save(figure, path)
 
 
 def loss_curves(path: Path, history: Mapping[str, Sequence[tuple[int, float]]], *, title: str = "") -> None:
@@ -153,7 +153,7 @@ def loss_curves(path: Path, history: Mapping[str, Sequence[tuple[int, float]]], 
     figure.supxlabel("step", fontsize=TITLE_POINTS)
     if title:
         figure.suptitle(title, fontsize=TITLE_POINTS + 2)
-    _save(figure, path)
+    save(figure, path)
 
 
 def colour(ids: np.ndarray, palette: Palette) -> np.ndarray:
@@ -174,7 +174,8 @@ def _canvas(lines: int, columns: int, height_by_width: float, title: str) -> tup
     return figure, figure.subplots(lines, columns, squeeze=False)
 
 
-def _show_image(axes: Axes, image: np.ndarray, heading: str) -> Axes:
+def show_image(axes: Axes, image: np.ndarray, heading: str) -> Axes:
+    """Draw an image, uint8 (H, W, 3), made as small as it will be seen."""
     assert image.dtype == np.uint8, image.dtype
     assert image.ndim == 3, image.shape
     step = max(1, -(-max(image.shape[:2]) // SHOWN_PIXELS))
@@ -184,13 +185,15 @@ def _show_image(axes: Axes, image: np.ndarray, heading: str) -> Axes:
     return _frame(axes, heading)
 
 
-def _show_classes(axes: Axes, ids: np.ndarray, heading: str, palette: Palette) -> None:
+def show_classes(axes: Axes, ids: np.ndarray, heading: str, palette: Palette) -> None:
+    """Draw class ids, (H, W), in their colours."""
     step = max(1, -(-max(ids.shape) // SHOWN_PIXELS))  # a class map has no means: every step-th pixel
     axes.imshow(colour(ids[::step, ::step], palette), interpolation="nearest")
     _frame(axes, heading)
 
 
-def _show_heights(axes: Axes, heights: np.ndarray, heading: str, unit: str) -> None:
+def show_heights(axes: Axes, heights: np.ndarray, heading: str, unit: str) -> None:
+    """Draw heights, (H, W), NaN where unknown, with their scale beside them."""
     from matplotlib import colormaps
 
     step = max(1, -(-max(heights.shape) // SHOWN_PIXELS))
@@ -229,7 +232,7 @@ def _frame(axes: Axes, heading: str) -> Axes:
     return axes
 
 
-def _scale_bar(axes: Axes, width: int, gsd_m: float) -> None:
+def scale_bar(axes: Axes, width: int, gsd_m: float) -> None:
     """Draw a bar of a round number of metres, about a quarter of the picture wide."""
     from matplotlib.patheffects import withStroke
 
@@ -251,7 +254,8 @@ def _scale_bar(axes: Axes, width: int, gsd_m: float) -> None:
     )
 
 
-def _legend(figure: Figure, classes: Sequence[str], palette: Palette, *, void: bool) -> None:
+def legend(figure: Figure, classes: Sequence[str], palette: Palette, *, void: bool) -> None:
+    """Name the colours of the classes below all pictures."""
     from matplotlib.patches import Patch
 
     assert len(classes) == len(palette), (classes, palette)
@@ -269,7 +273,8 @@ def _unit(shade: tuple[int, int, int]) -> tuple[float, float, float]:
     return shade[0] / 255, shade[1] / 255, shade[2] / 255
 
 
-def _has_void(ids: np.ndarray, palette: Palette) -> bool:
+def has_void(ids: np.ndarray, palette: Palette) -> bool:
+    """Whether some ids, (H, W), are no class."""
     return bool((ids >= len(palette)).any())
 
 
@@ -284,6 +289,7 @@ def _running_mean(values: np.ndarray, span: int) -> np.ndarray:
         return (sums[ends] - sums[starts]) / (counts[ends] - counts[starts])
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG, whole or not at all."""
     with whole_file(path) as file:
         figure.savefig(file, format="png")

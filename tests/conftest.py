@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,14 +13,17 @@ import pytest
 import rasterio
 from hypothesis import settings
 from rasterio.transform import from_origin
+from towns import _contents, _write_tiff, make_town, shared_town, small_town, town
 
 from drdg.config import Config, load_config
-from drdg.tiles.build import build_shards
-from drdg.tiles.store import ShardStore
+from drdg.shards.build import build_shards
+from drdg.shards.store import ShardStore
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may wait for a download
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same tests on every machine
+
+__all__ = ["_contents", "_write_tiff", "make_town", "shared_town", "small_town", "town"]  # fixtures of many tests
 
 # No wall-clock limits: a busy machine is no error of ours.
 settings.register_profile("drdg", deadline=None)
@@ -53,6 +58,22 @@ def write_archive(root: Path, name: str, tops: int, side: int, gsd_m: float, see
         heights = (100 + 3.0 * classes + random.random((side, side)))[None]
         write_raster(root / f"dsm/{name}_{number}.tif", heights.astype(np.float32), gsd_m)
         write_raster(root / f"label/{name}_{number}.tif", PALETTE[classes].transpose(2, 0, 1), gsd_m)
+
+
+@pytest.fixture
+def mpiexec() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``mpiexec -n N python ARGUMENTS``, of the MPI in this environment, to its end; ``variables`` are added."""
+    command = Path(sys.prefix, "bin/mpiexec")
+    if not command.is_file():
+        pytest.skip("there is no mpiexec in this environment; pip install 'drdg[mpi]'")
+
+    def run(
+        processes: int, *arguments: object, variables: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        start = [command, "-n", str(processes), sys.executable, *map(str, arguments)]
+        return subprocess.run(start, capture_output=True, text=True, check=False, env=os.environ | (variables or {}))
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -25,24 +25,28 @@ ROOMS: dict[str, set[str]] = {
     "config": set(),
     "datasets": {"config"},
     "tiles": {"datasets"},
+    "shards": {"tiles"},
+    "verify": {"shards"},
     "models": {"config"},
     "losses": {"config"},
     "methods": {"models", "losses"},
     "distributed": {"config"},
     "metrics": set(),
-    "training": {"methods", "distributed", "tiles"},
-    "inference": {"models", "tiles", "distributed", "metrics"},
+    "training": {"methods", "distributed", "shards"},
+    "inference": {"models", "shards", "distributed", "metrics"},
     "tracking": {"config"},
     "experiments": {"config"},
     "panels": set(),
+    "gallery": {"verify", "panels"},
     "report": {"metrics", "tracking", "panels"},
     "cli": {"config"},
     "stages": {"training", "inference", "tracking", "experiments", "report", "cli"},
     "cluster": {"experiments", "training"},
+    "bench": {"shards", "distributed"},
 }
 COMMANDS = ("launch", "shards")  # what a person types; may import all of drdg
 # Outside package -> the one room that may import it.
-OWNERS = {"mlflow": "tracking", "submitit": "cluster"}
+OWNERS = {"mlflow": "tracking", "submitit": "cluster", "mpi4py": "distributed", "deepspeed": "distributed"}
 # These load torch when they are imported, which takes seconds.
 LOAD_TORCH = {"torch", "torchvision", "webdataset", "segmentation_models_pytorch", "timm", "deepspeed"}
 # Rooms whose modules must be importable without torch, and the modules of them that stand above that line.
@@ -52,16 +56,19 @@ WITHOUT_TORCH = {
     "files",
     "datasets",
     "tiles",
+    "shards",
+    "verify",
     "metrics",
     "experiments",
     "tracking",
     "report",
     "panels",
+    "gallery",
     "cli",
 }
-ABOVE_TORCH = {"drdg.tiles.stream"}
+ABOVE_TORCH = {"drdg.shards.stream", "drdg.shards.buffers", "drdg.shards.prepare"}
 TOPOLOGY = "drdg.distributed.topology"
-LAUNCHER_PREFIXES = ("SLURM_", "OMPI_", "PMI_", "MPI_LOCAL", "TORCHELASTIC_")
+LAUNCHER_PREFIXES = ("SLURM_", "OMPI_", "MV2_", "PMI_", "PMIX_", "MPI_LOCAL", "TORCHELASTIC_")
 LAUNCHER_NAMES = {"RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 
@@ -224,9 +231,11 @@ GOOD = {
     "drdg/config/__init__.py": "from drdg.config.schema import Config",
     "drdg/config/schema.py": "from drdg import __version__",
     "drdg/tiles/__init__.py": "",
-    "drdg/tiles/windows.py": "from drdg.datasets import VOID\nfrom drdg.config import Config\nfrom .store import read",
-    "drdg/tiles/store.py": "def read():\n    import torch, webdataset",
-    "drdg/tiles/stream.py": "import torch",
+    "drdg/tiles/windows.py": "from drdg.datasets import VOID\nfrom drdg.config import Config",
+    "drdg/shards/__init__.py": "",
+    "drdg/shards/plan.py": "from drdg.tiles.windows import grid\nfrom .store import read",
+    "drdg/shards/store.py": "def read():\n    import torch, webdataset",
+    "drdg/shards/stream.py": "import torch",
     "drdg/datasets/__init__.py": "from drdg.progress import progress",
     "drdg/models/__init__.py": "import torch",
     "drdg/tracking.py": "def f():\n    import mlflow",
@@ -234,7 +243,7 @@ GOOD = {
     "drdg/distributed/__init__.py": "'''Reads no RANK.'''\nfrom drdg.distributed.topology import rank",
     "drdg/distributed/topology.py": "import os\nrank = os.environ['RANK']",
     "drdg/distributed/group.py": "import os\nos.environ['MASTER_ADDR'] = 'a'\nx = {'MASTER_PORT': '1'}",
-    "launch/train.py": "from drdg.tracking import f\nfrom drdg.tiles import stream",
+    "launch/train.py": "from drdg.tracking import f\nfrom drdg.shards import stream",
     "shards/build.py": "import drdg",
 }
 
@@ -274,17 +283,20 @@ def test_a_good_house_passes(tmp_path: Path) -> None:
         ("drdg/training/bad.py", "import mlflow.entities", "only drdg.tracking imports mlflow"),
         ("launch/bad.py", "from mlflow import MlflowClient", "only drdg.tracking imports mlflow"),
         ("drdg/training/bad.py", "def f():\n    import submitit", "only drdg.cluster imports submitit"),
+        ("drdg/tiles/bad.py", "def f():\n    from mpi4py import MPI", "only drdg.distributed imports mpi4py"),
+        ("drdg/training/bad.py", "def f():\n    import deepspeed", "only drdg.distributed imports deepspeed"),
         ("drdg/training/bad.py", "from launch.train import main", "nothing imports launch/"),
         ("launch/bad.py", "import shards.build", "nothing imports shards/"),
         ("drdg/training/bad.py", "import os\nos.environ.get('SLURM_JOB_ID')", "reads SLURM_JOB_ID"),
         ("drdg/training/bad.py", "import os\nos.environ['RANK']", "reads RANK"),
         ("drdg/training/bad.py", "NAMES = ('OMPI_COMM_WORLD_RANK', 'PMI_RANK')", "reads OMPI_COMM_WORLD_RANK"),
         ("shards/bad.py", "import os\nif 'PMI_RANK' in os.environ: pass", "reads PMI_RANK"),
+        ("shards/bad.py", "import os\nsize = os.environ['MV2_COMM_WORLD_SIZE']", "reads MV2_COMM_WORLD_SIZE"),
         ("drdg/tiles/bad.py", "import torch.nn", "loads torch by way of torch.nn"),
         ("drdg/tiles/bad.py", "from webdataset import TarWriter", "loads torch by way of webdataset.TarWriter"),
         ("drdg/tiles/bad.py", "class A:\n    import torch", "loads torch by way of torch"),
-        ("drdg/tiles/bad.py", "from drdg.tiles.stream import x", "loads torch by way of drdg.tiles.stream -> torch"),
-        ("drdg/tiles/__init__.py", "from .stream import x", "windows.py: loads torch by way of drdg.tiles -> "),
+        ("drdg/shards/bad.py", "from drdg.shards.stream import x", "loads torch by way of drdg.shards.stream -> torch"),
+        ("drdg/shards/__init__.py", "from .stream import x", "plan.py: loads torch by way of drdg.shards -> "),
     ],
 )
 def test_a_broken_rule_is_found(tmp_path: Path, file: str, text: str, said: str) -> None:

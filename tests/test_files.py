@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from drdg.files import sha256, whole_file, write_json, write_text
+from drdg.files import is_sealed, json_text, seal, sha256, whole_file, write_json, write_text
 
 
 def test_the_file_appears_when_it_is_whole(tmp_path):
@@ -51,3 +51,18 @@ def test_the_checksum_is_of_the_content(tmp_path):
     content = bytes(range(256)) * 9000
     (tmp_path / "a").write_bytes(content)
     assert sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+def test_sealed_values_vouch_for_every_byte_of_their_file(tmp_path):
+    values = {"name": "Straße", "numbers": [1, 2.5, 1e-9], "none": None}
+    write_json(tmp_path / "a.json", seal(values))
+    text = (tmp_path / "a.json").read_bytes()
+    assert json.loads(text).items() > values.items()
+    assert is_sealed(text)
+    for place in range(len(text)):
+        for mask in (1, 4, 32, 128, 255):
+            changed = bytearray(text)
+            changed[place] ^= mask
+            assert not is_sealed(bytes(changed)), (place, mask)
+    for other in (b"", b"[]", b"{}", b"\xff", b"[" * 100_000, text[:-1], text + b" ", json_text(values).encode()):
+        assert not is_sealed(other)

@@ -8,9 +8,9 @@ from drdg.config.presets import AUTHORS
 from drdg.losses import berhu_loss, resize_depth
 from drdg.methods import build_translator
 from drdg.models.critic import Critic
+from drdg.shards.store import ShardStore
+from drdg.shards.stream import UnpairedStream
 from drdg.tiles.dsm import normalise
-from drdg.tiles.store import ShardStore
-from drdg.tiles.stream import UnpairedStream
 
 PAPER, RELEASED = load_config(), load_config(None, ["preset=authors"])
 
@@ -109,7 +109,8 @@ def test_the_order_visits_every_tile_once_or_draws_with_replacement(two_domains:
     seen = {}
     for order in ("permutation", "replacement"):
         stream = UnpairedStream(source, target, seed=3, order=order, need_dsm=False, dsm=PAPER.dsm)
-        images = [stream[position]["source_image"].numpy().tobytes() for position in range(len(source))]
+        batches = stream.batches(0, len(source), rank=0, world_size=1, batch_size=1, workers=0)
+        images = [batch["source_image"].numpy().tobytes() for batch in batches]
         seen[order] = len(set(images))
     assert seen["permutation"] == len(source)
     assert seen["replacement"] < len(source)

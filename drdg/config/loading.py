@@ -18,8 +18,10 @@ from drdg.config.presets import PRESETS
 from drdg.config.schema import Config
 
 # Knobs that say where things lie or how fast the work goes, not what is computed: a run is the same run without them.
+# One that is not meant wherever its name occurs is named with the section it is in.
 NOT_IN_DIGEST = frozenset(
     {"root", "workers", "log_every", "checkpoint_every", "keep_checkpoints", "threads", "timeout_s", "tracking", "run"}
+    | {"cache", "source.shards", "target.shards", "gan.micro_batch"}
 )
 
 # A file or an override may change one knob of a domain; the others stay the paper's.
@@ -68,13 +70,14 @@ def digest(values: Any, ignore: Iterable[str] = NOT_IN_DIGEST) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _without(values: Any, ignore: frozenset[str]) -> Any:
+def _without(values: Any, ignore: frozenset[str], section: str = "") -> Any:
+    if isinstance(values, BaseModel):
+        values = values.model_dump(mode="json")
     if isinstance(values, dict):
-        return {key: _without(value, ignore) for key, value in values.items() if key not in ignore}
+        kept = [key for key in values if key not in ignore and f"{section}.{key}" not in ignore]
+        return {key: _without(values[key], ignore, str(key)) for key in kept}
     if isinstance(values, list | tuple):
         return [_without(value, ignore) for value in values]
-    if isinstance(values, BaseModel):
-        return _without(values.model_dump(mode="json"), ignore)
     return values
 
 

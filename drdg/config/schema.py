@@ -32,6 +32,9 @@ class DomainConfig(Section):
     inwards so that every pixel is in a tile."""
     split: str = "all"
     """Which split's TOPs become tiles. The paper adapts on all target images, labels unused (transductive)."""
+    shards: str | None = None
+    """Where shards of this domain that were built elsewhere lie: a folder, a URL, or ``pipe:COMMAND`` with ``{}`` for a
+    file's name (``pipe:aws s3 cp s3://bucket/potsdam/{} -``); null to build them from the archive."""
 
     @field_validator("tile")
     @classmethod
@@ -80,6 +83,9 @@ class ShardsConfig(Section):
     smaller on disk and on the way from a remote store, slower to read."""
     zstd_level: int = Field(default=1, ge=1, le=19)
     """Zstandard's level (``codec=zstd`` only). Levels above 1 take far longer and save little on aerial images."""
+    cache: Path | None = None
+    """Folder on each node for copies of remote shards (``source.shards``, ``target.shards``), which stay there; null
+    for one of yours in the system's temporary folder (``TMPDIR``), which on clusters lies on the node."""
 
 
 class DsmConfig(Section):
@@ -199,10 +205,15 @@ class GanConfig(Section):
     schedule: PlateauConfig = PlateauConfig()
     order: Literal["permutation", "replacement"] = "permutation"
     """``permutation``: every tile once per epoch of its domain. ``replacement``: independent draws (released code)."""
-    precision: Literal["float32", "float64"] = "float32"
-    """Floating type of networks and losses; float64 is for comparisons."""
+    micro_batch: int | None = Field(default=None, ge=1)
+    """Most pairs that a rank's card holds at once, where its share of ``batch_size`` is too many for it: that share is
+    then taken in parts whose gradients are added up; null to take it at once. The result is the same but for rounding.
+    """
+    precision: Literal["float32", "bfloat16", "float64"] = "float32"
+    """Floating type of the networks. ``bfloat16`` (``distributed.backend=deepspeed`` only) has losses, optimizers and a
+    second copy of the weights in float32; float64 is for comparisons."""
     workers: int = Field(default=1, ge=0)
-    """Loader processes per rank; the order does not depend on it."""
+    """Loader threads per rank; the order does not depend on it."""
     log_every: int = Field(default=20, ge=1)
     """Iterations between logged losses."""
     checkpoint_every: int = Field(default=1000, ge=1)
@@ -216,8 +227,12 @@ class DistributedConfig(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto``: the GPU of the rank where there is one, else the CPU."""
-    backend: Literal["auto", "single", "ddp"] = "auto"
-    """``auto``: DDP when more than one rank was started, else a single process."""
+    backend: Literal["auto", "single", "ddp", "deepspeed"] = "auto"
+    """``auto``: DDP when more than one rank was started, else a single process. All give the same result to rounding,
+    and continue each other's checkpoints."""
+    deepspeed: Path = Path("configs/deepspeed/zero1.json")
+    """DeepSpeed's own JSON (``backend=deepspeed`` only), which says the ZeRO stage, 0, 1 or 2; see
+    ``configs/deepspeed/README.md``."""
     processes: int = Field(default=1, ge=1)
     """Ranks that ``launch/pipeline.py`` starts on this machine for the GAN; a cluster's launcher decides otherwise."""
     threads: int | None = Field(default=None, ge=1)
@@ -259,7 +274,7 @@ class SegmentationConfig(Section):
     checkpoint: Literal["last", "best"] = "last"
     """Which epoch is evaluated. ``best`` needs ``validation``; the released code picks by target labels."""
     workers: int = Field(default=1, ge=0)
-    """Loader processes."""
+    """Loader threads."""
     log_every: int = Field(default=20, ge=1)
     """Updates between logged losses."""
     checkpoint_every: int = Field(default=1000, ge=1)
@@ -347,6 +362,21 @@ class Config(Section):
     segmentation: SegmentationConfig = SegmentationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _backend_has_the_precision(self) -> Config:
+        precision, backend = self.gan.precision, self.distributed.backend
+        if precision == "bfloat16" and backend != "deepspeed":
+            raise ValueError(
+                "gan.precision=bfloat16 needs distributed.backend=deepspeed, which keeps float32 weights beside it; "
+                "set that, or gan.precision=float32"
+            )
+        if precision == "float64" and backend == "deepspeed":
+            raise ValueError(
+                "gan.precision=float64 is more than distributed.backend=deepspeed computes with; take "
+                "distributed.backend=auto or gan.precision=float32"
+            )
+        return self
 
     @model_validator(mode="after")
     def _pairs_are_shared_evenly(self) -> Config:

@@ -1,11 +1,12 @@
-"""Station 3, ranks: how a phase is updated on one rank or on many. DeepSpeed will be one more engine.
+"""Station 3, ranks: how a phase is updated on one rank or on many; DeepSpeed's way is in ``deepspeed.py``.
 
-A phase has one forward and one backward. That is what makes the gradient penalty's double backward and the gradient
-reduction safe together: with several backwards per update, DDP would reduce some of them and not others, silently.
+A phase has one forward and one backward for each micro-batch. That is what makes the gradient penalty's double backward
+and the gradient reduction safe together: of several backwards, DDP would reduce some and not others, without a word.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -13,58 +14,93 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from drdg.config import DistributedConfig
+from drdg.config import Config
 from drdg.distributed.group import Group
+from drdg.distributed.microbatches import Result, add_up, count_micro_batches, split
 
 
 class Engine(Protocol):
     """One phase with its optimizer, kept equal on all ranks."""
 
     optimizer: Optimizer
+    """torch's own, whose ``param_groups`` hold the learning rates."""
 
-    def update(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One forward, backward and optimizer step. Gives this rank's detached loss and its parts."""
+    def update(self, batch: dict[str, Tensor]) -> Result:
+        """One optimizer step on the gradients of this rank's ``batch`` and of the others'. Gives this rank's detached
+        loss and its parts.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's state over whole parameters, as torch's own ``state_dict`` is, whatever the backend and the
+        number of ranks, so that each can load it. Every rank must call it.
+        """
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what any backend's ``state_dict`` gave, after the networks have got their weights."""
         ...
 
 
 class PlainEngine:
     """The phase itself, on one rank."""
 
-    def __init__(self, phase: nn.Module, optimizer: Optimizer):
+    def __init__(self, phase: nn.Module, optimizer: Optimizer, micro_batches: int = 1):
         self.phase = phase
         self.optimizer = optimizer
+        self.micro_batches = micro_batches
 
-    def update(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One forward, backward and optimizer step."""
-        loss, parts = self.phase(batch)
+    def update(self, batch: dict[str, Tensor]) -> Result:
+        """One optimizer step, after a forward and a backward for each micro-batch."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        results: list[tuple[float, Result]] = []
+        for micro_batch, share in split(batch, self.micro_batches):
+            is_last = len(results) == self.micro_batches - 1
+            with nullcontext() if is_last else self.alone():
+                loss, parts = self.phase(micro_batch)
+                (share * loss).backward()
+            results.append((share, (loss.detach(), parts)))
         self.optimizer.step()
-        return loss.detach(), parts
+        return add_up(results)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Gradients of forwards and backwards in the block stay on this rank until those of the next one go."""
+        return nullcontext()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's own state."""
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what any backend's ``state_dict`` gave."""
+        self.optimizer.load_state_dict(state)
 
 
 class DdpEngine(PlainEngine):
     """The phase with its gradients averaged over ranks while they are computed."""
 
-    def __init__(self, phase: nn.Module, optimizer: Optimizer, device: torch.device):
+    def __init__(self, phase: nn.Module, optimizer: Optimizer, micro_batches: int, device: torch.device):
         # No static_graph: with a penalty's double backward it skips the reduction without a word (torch 2.13).
         # Whether buffers are broadcast does not matter: no network has any.
         devices = [device.index] if device.type == "cuda" else None
-        wrapped = DistributedDataParallel(phase, device_ids=devices, gradient_as_bucket_view=True)
-        super().__init__(wrapped, optimizer)
+        self.wrapped = DistributedDataParallel(phase, device_ids=devices, gradient_as_bucket_view=True)
+        super().__init__(self.wrapped, optimizer, micro_batches)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Gradients in the block are not sent; DDP sends their sum with the next ones."""
+        return self.wrapped.no_sync()
 
 
-def build_engine(config: DistributedConfig, group: Group, phase: nn.Module, optimizer: Optimizer) -> Engine:
-    """The engine that ``distributed.backend`` asks for."""
-    builders: dict[str, Any] = {"single": _plain, "ddp": _ddp, "auto": _ddp if group.world_size > 1 else _plain}
-    return builders[config.backend](group, phase, optimizer)
+def build_engine(config: Config, group: Group, phase: nn.Module, optimizer: Optimizer) -> Engine:
+    """The engine that ``distributed.backend`` asks for. ``phase`` must have float32 (or float64) parameters yet."""
+    backend = config.distributed.backend
+    micro_batches = count_micro_batches(config.gan, group.world_size)
+    if backend == "deepspeed":
+        from drdg.distributed.deepspeed import DeepSpeedEngine
 
-
-def _plain(group: Group, phase: nn.Module, optimizer: Optimizer) -> Engine:
-    return PlainEngine(phase, optimizer)
-
-
-def _ddp(group: Group, phase: nn.Module, optimizer: Optimizer) -> Engine:
-    if group.world_size == 1:
+        return DeepSpeedEngine(config, group, phase, optimizer, micro_batches)
+    if backend == "ddp" and group.world_size == 1:
         raise ValueError("distributed.backend=ddp needs more than one rank; start them by torchrun or srun")
-    return DdpEngine(phase, optimizer, group.device)
+    if backend == "ddp" or (backend == "auto" and group.world_size > 1):
+        return DdpEngine(phase, optimizer, micro_batches, group.device)
+    return PlainEngine(phase, optimizer, micro_batches)

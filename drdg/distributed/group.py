@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -88,24 +89,40 @@ def process_group(config: DistributedConfig, topology: Topology | None = None) -
             "set distributed.backend=ddp or start one"
         )
     device = pick_device(config, topology)
+    if config.backend == "deepspeed":
+        from drdg.distributed.deepspeed import require
+
+        require(config, device)  # before anybody waits for this rank
     if config.threads is not None or "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(config.threads or fair_threads(topology.local_world_size))
-    if topology.world_size == 1:
+    if topology.world_size == 1 and config.backend != "deepspeed":
         yield Group(topology, device)
         return
+    timeout = timedelta(seconds=config.timeout_s)
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
-        init_method=f"tcp://{topology.master_address}:{topology.master_port}"
-        if topology.launcher != "torchrun"
-        else "env://",
+        **_rendezvous(topology),
         rank=topology.rank,
         world_size=topology.world_size,
-        timeout=timedelta(seconds=config.timeout_s),
+        timeout=timeout,
     )
     try:
+        if config.backend == "deepspeed":
+            from drdg.distributed.deepspeed import adopt
+
+            adopt(topology, timeout)
         yield Group(topology, device)
     finally:
         dist.destroy_process_group()
+
+
+def _rendezvous(topology: Topology) -> dict[str, Any]:
+    """Where ranks meet: by torchrun's own variables, at the master, or, for DeepSpeed alone, nowhere."""
+    if topology.world_size == 1:
+        return {"store": dist.HashStore()}
+    if topology.launcher == "torchrun":
+        return {"init_method": "env://"}
+    return {"init_method": f"tcp://{topology.master_address}:{topology.master_port}"}
 
 
 def fair_threads(processes: int) -> int:

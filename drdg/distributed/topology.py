@@ -14,7 +14,13 @@ from dataclasses import dataclass
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # srun sets these for every task of a step; a batch script outside srun has no SLURM_STEP_ID.
 SRUN = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE", "SLURM_STEP_NODELIST")
-MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+# What MPI's launchers tell each process: its rank and how many there are. Hydra (MPICH, Intel MPI), Slurm's pmi2 and
+# Flux share PMI's names.
+MPIEXEC = (
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
+)
 # Ports above the privileged and below Linux's ephemeral range (32768-60999), picked by job so that jobs do not meet.
 FIRST_PORT, PORTS = 20000, 10000
 
@@ -43,10 +49,42 @@ def discover(environment: Mapping[str, str] | None = None, first_host: Callable[
         return _from_torchrun(environment)
     if "SLURM_STEP_ID" in environment:
         return _from_srun(environment, first_host or _first_host)
-    for name in MPI_SIZES:
+    for _, name in MPIEXEC:
         if int(environment.get(name, "1")) > 1:
             raise ValueError(f"{name}={environment[name]} says that mpiexec started this; start it by torchrun or srun")
     return Topology()
+
+
+def mpi_processes(environment: Mapping[str, str] | None = None) -> int:
+    """How many processes a launcher has started for an MPI program; 1 where none has. See :func:`mpi_place`."""
+    return mpi_place(environment)[1]
+
+
+def mpi_place(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
+    """This process's rank and the number of processes by what ``mpiexec`` or ``srun`` set; (0, 1) if neither did.
+
+    Read from the environment alone, so that one process need not load MPI and that processes which MPI does not bring
+    together are seen. Raises ``ValueError`` where torchrun has started several, which is no launcher for MPI, or where
+    a launcher does not say how many there are.
+    """
+    environment = os.environ if environment is None else environment
+    if int(environment.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            f"WORLD_SIZE={environment['WORLD_SIZE']} says that torchrun started this; start it by mpiexec or srun, or "
+            "unset torchrun's variables to run as one process"
+        )
+    # First mpiexec's: inside an allocation it starts by srun what starts the ranks, and they inherit that step's.
+    for rank, size in MPIEXEC:
+        if size in environment:
+            return int(environment.get(rank, "0")), int(environment[size])
+    if "SLURM_STEP_ID" in environment:
+        return int(environment.get("SLURM_PROCID", "0")), _tasks_of_step(environment)
+    if "PMIX_RANK" in environment:
+        raise ValueError(
+            f"PMIX_RANK={environment['PMIX_RANK']} says that a launcher started this, but nothing how many processes; "
+            "start it by srun or by the mpiexec of your MPI"
+        )
+    return 0, 1
 
 
 def _from_torchrun(environment: Mapping[str, str]) -> Topology:
@@ -64,7 +102,7 @@ def _from_torchrun(environment: Mapping[str, str]) -> Topology:
 
 def _from_srun(environment: Mapping[str, str], first_host: Callable[[str], str]) -> Topology:
     _refuse_half_set(environment, (*SRUN, "SLURM_JOB_ID", "SLURM_NODEID"), "srun")
-    world_size = int(environment["SLURM_NTASKS"])
+    world_size = _tasks_of_step(environment)
     if world_size == 1:
         return Topology(launcher="srun")
     return Topology(
@@ -76,6 +114,11 @@ def _from_srun(environment: Mapping[str, str], first_host: Callable[[str], str])
         master_port=FIRST_PORT + int(environment["SLURM_JOB_ID"]) % PORTS,
         launcher="srun",
     )
+
+
+def _tasks_of_step(environment: Mapping[str, str]) -> int:
+    # The shell that salloc may open on a node is a step of one task that has the whole allocation's SLURM_NTASKS.
+    return int(environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS", "1"))
 
 
 def tasks_of_node(tasks_per_node: str, node: int) -> int:

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from drdg.progress import progress
-from drdg.tiles.store import Sample, ShardStore
-from drdg.tiles.writer import finish, is_whole, shard_name, write_shard
+from drdg.shards.codec import RAW
+from drdg.shards.store import Sample, ShardStore
+from drdg.shards.writer import finish, is_whole, shard_name, write_shard
 
 Translate = Callable[[Tensor], Tensor]
 
@@ -36,7 +37,7 @@ def translate_shards(
     digest of all that decides the outcome.
     """
     if not source.has_label:
-        raise ValueError(f"{source.folder}: has no labels to go with its translation; build it from a labelled archive")
+        raise ValueError(f"{source.name}: has no labels to go with its translation; build it from a labelled archive")
     out.mkdir(parents=True, exist_ok=True)
     names = []
     start = 0
@@ -114,5 +115,6 @@ def _describe(source: ShardStore, side: int) -> dict[str, Any]:
     domain = source.domain
     factor = domain["tile"] / side
     gsd_m = None if domain["gsd_m"] is None else domain["gsd_m"] * factor
-    described = {**domain, "archive": f"{domain['archive']}-translated", "tile": side, "gsd_m": gsd_m, "dsm": False}
+    name = f"{domain['archive']}-translated"
+    described = {**domain, "archive": name, "tile": side, "gsd_m": gsd_m, "dsm": False, "codec": RAW.name}
     return {"domain": described, "tops": source.manifest["tops"], "dsm_range_m": None}

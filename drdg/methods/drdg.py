@@ -23,6 +23,7 @@ from drdg.losses import (
     cycle_consistency_loss,
     gradient_penalty,
     resize_depth,
+    wide_type,
 )
 from drdg.methods.translator import Batch, Phase, scaled
 from drdg.models.critic import Critic
@@ -32,6 +33,7 @@ from drdg.models.keyed import derive, sample_keys, uniform
 # What a sample's random numbers are for; each use has its own key.
 CRITIC_PHASE, GENERATOR_PHASE = 1, 2
 TO_TARGET, TO_SOURCE, BACK_TO_SOURCE, BACK_TO_TARGET, MIX_SOURCE, MIX_TARGET = range(1, 7)
+DSMS = ("source_dsm", "target_dsm")
 
 
 class Drdg:
@@ -121,7 +123,7 @@ class CriticPhase(nn.Module):
         }
         total = parts["source_critic"] + parts["target_critic"]
         if self.loss.gradient_penalty > 0:
-            shape, dtype = (1, 1, 1), source.dtype
+            shape, dtype = (1, 1, 1), wide_type(source.dtype)
             source_mix = uniform(derive(keys, MIX_SOURCE), shape, dtype)
             target_mix = uniform(derive(keys, MIX_TARGET), shape, dtype)
             parts["source_penalty"] = gradient_penalty(self.source_critic, source, fake_source, source_mix)
@@ -174,7 +176,7 @@ class GeneratorPhase(nn.Module):
         }
         if not (supervised or consistent):
             return terms
-        source_dsm, target_dsm = batch["source_dsm"].to(source), batch["target_dsm"].to(target)
+        source_dsm, target_dsm = (batch[name].to(source.device, wide_type(source.dtype)) for name in DSMS)
         if supervised:
             terms["depth_supervised"] = self._berhu(to_target.depth, source_dsm) + self._berhu(
                 to_source.depth, target_dsm

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from drdg.losses import wide_type
+
 Batch = dict[str, Tensor]
 """``source_image``, ``target_image`` uint8 (N, 3, H, W); ``source_dsm``, ``target_dsm`` (N, 1, H, W) if depth is used;
 ``position`` int64 (N,), the samples' places in the stream."""
@@ -47,4 +49,4 @@ class Translator(Protocol):
 def scaled(images: Tensor, like: nn.Module) -> Tensor:
     """Bytes 0..255 as numbers in [-1, 1], on the device and in the floating type of ``like``'s parameters."""
     parameter = next(like.parameters())
-    return images.to(parameter.device).to(parameter.dtype) / 127.5 - 1
+    return (images.to(parameter.device).to(wide_type(parameter.dtype)) / 127.5 - 1).to(parameter.dtype)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from drdg.config import Config
+from drdg.config import Config, DomainConfig
 from drdg.datasets import open_archive
 from drdg.experiments import Row, config_of, find_row
+from drdg.files import json_text
 from drdg.models.segmentor import build_segmentor, side_multiple
 from drdg.panels import loss_curves
+from drdg.shards.build import build_shards, find_shards
+from drdg.shards.location import Location
+from drdg.shards.writer import MANIFEST
 from drdg.stages import row as steps
+from drdg.stages.given import classes_of, find_given
 from drdg.stages.records import begin_parent, begin_shards, begin_stage
 from drdg.stages.results import report_results
 from drdg.stages.workspace import RowStages, stages_of, validation_domain
-from drdg.tiles.build import build_shards, find_shards
-from drdg.tiles.store import ShardStore
-from drdg.tiles.writer import MANIFEST
 from drdg.tracking import Handle, Tracking
 
 STEPS: dict[str, Callable[[RowStages, Handle], None]] = {
@@ -35,10 +37,11 @@ def run_pipeline(config: Config) -> Path:
     began = time.monotonic()
     rows = [find_row(name) for name in config.run.rows]
     synthesize(config)
-    refuse_missing_layers(config, rows)
+    given = find_given(config)
+    refuse_missing_layers(config, rows, given)
     tracking = Tracking(config.tracking.uri, config.tracking.experiment, config.run.directory)
     with begin_parent(tracking, config) as parent:
-        source, target = build_both(config, tracking, parent)
+        source, target = build_both(config, given, tracking, parent)
         finished = []
         for row in rows:
             print(f"== row {row.name}: {row.about}", flush=True)
@@ -56,17 +59,20 @@ def look_at(tracking: Tracking) -> str:
     return shlex.join([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking.shown])
 
 
-def build_both(config: Config, tracking: Tracking, parent: Handle) -> tuple[Path, Path]:
-    """Build the shards of both domains that are not built, under an MLflow run of their own, and return their folders.
+def build_both(
+    config: Config, given: Mapping[str, Location], tracking: Tracking, parent: Handle
+) -> tuple[Location, Location]:
+    """Build the shards of both domains that are neither given nor built, under an MLflow run of their own.
 
-    Only the source's hold labels: nothing that trains may see the target's.
+    Only the source's hold labels: nothing that trains may see the target's. Returns where both are.
     """
     with begin_shards(tracking, parent, config) as run:
-        source = build_shards(config.source, config.shards, need_label=True)
-        target = build_shards(config.target, config.shards, need_label=False)
-        for name, folder in (("source", source), ("target", target)):
-            run.log({f"shards/{name}_tiles": len(ShardStore(folder))})
-            run.artifact(folder / MANIFEST, name)
+        source = given.get("source") or Location(build_shards(config.source, config.shards, need_label=True))
+        target = given.get("target") or Location(build_shards(config.target, config.shards, need_label=False))
+        for name, place in (("source", source), ("target", target)):
+            manifest = place.manifest()
+            run.log({f"shards/{name}_tiles": manifest["samples"]})
+            run.text(json_text(manifest), f"{name}/{MANIFEST}")
     return source, target
 
 
@@ -98,10 +104,11 @@ def run_stage(name: str, stages: RowStages, tracking: Tracking, parent: Handle) 
             loss_curves(stages.config.run.directory / "panels" / f"curves_{stage.row}_{name}.png", history, title=title)
 
 
-def finished_shards(config: Config) -> tuple[Path, Path]:
-    """The folders of both domains' shards. Raises ``ValueError`` when they are not built."""
-    source = find_shards(config.source, config.shards, need_label=True)
-    return source, find_shards(config.target, config.shards, need_label=False)
+def finished_shards(config: Config) -> tuple[Location, Location]:
+    """Where both domains' shards are. Raises ``ValueError`` when they are neither given nor built."""
+    given = find_given(config)
+    source = given.get("source") or Location(find_shards(config.source, config.shards, need_label=True))
+    return source, given.get("target") or Location(find_shards(config.target, config.shards, need_label=False))
 
 
 def synthesize(config: Config) -> None:
@@ -112,27 +119,39 @@ def synthesize(config: Config) -> None:
         write_archives(config.synthetic)
 
 
-def refuse_missing_layers(config: Config, rows: list[Row]) -> None:
-    """Raise ``ValueError`` now for what a stage would miss only hours later."""
-    source, target = open_archive(config.source.archive), open_archive(config.target.archive)
-    source.split(config.source.split, need_label=True)
-    target.split(config.evaluation.split, need_label=True)
-    if source.classes != target.classes:
+def refuse_missing_layers(config: Config, rows: list[Row], given: Mapping[str, Location]) -> None:
+    """Raise ``ValueError`` now for what a stage would miss only hours later.
+
+    The archive of a source whose shards are given is not looked at; the target's TOPs are scored and must be there.
+    """
+    if "source" not in given:
+        open_archive(config.source.archive).split(config.source.split, need_label=True)
+    open_archive(config.target.archive).split(config.evaluation.split, need_label=True)
+    source, target = classes_of(config.source.archive), classes_of(config.target.archive)
+    if source != target:
         raise ValueError(
-            f"source.archive has the classes {', '.join(source.classes)} but target.archive has "
-            f"{', '.join(target.classes)}; describe both with the same classes in the same order"
+            f"source.archive has the classes {', '.join(source)} but target.archive has "
+            f"{', '.join(target)}; describe both with the same classes in the same order"
         )
     if (validated := validation_domain(config)) is not None:
         open_archive(validated.archive).split(config.segmentation.validation_split, need_label=True)
-    refuse_segmentor(config, rows, len(target.classes))
+    refuse_segmentor(config, rows, len(target))
     deep = [row.name for row in rows if row.is_trained and config_of(row, config).loss.uses_depth]
-    for archive, domain in ((source, config.source), (target, config.target)):
-        missing = [top.id for top in archive.split(domain.split) if top.dsm is None]
-        if missing and deep:
+    for domain, place in ((config.source, given.get("source")), (config.target, given.get("target"))):
+        if (lacking := without_dsm(domain, place)) and deep:
             raise ValueError(
-                f"archive {archive.name} has no DSM for {missing[0]}, which row {deep[0]} needs; add the DSMs, or run "
-                "only rows without depth (run.rows=[baseline,rdg])"
+                f"{lacking}, which row {deep[0]} needs; add the DSMs, or run only rows without depth "
+                "(run.rows=[baseline,rdg])"
             )
+
+
+def without_dsm(domain: DomainConfig, place: Location | None) -> str | None:
+    """What of a domain has no DSM, in words; ``place`` is where its shards are given, None to build them."""
+    if place is not None:
+        return None if place.manifest()["domain"]["dsm"] else f"{place}: has no DSM"
+    archive = open_archive(domain.archive)
+    missing = [top.id for top in archive.split(domain.split) if top.dsm is None]
+    return f"archive {archive.name} has no DSM for {missing[0]}" if missing else None
 
 
 def refuse_segmentor(config: Config, rows: list[Row], num_classes: int) -> None:
@@ -153,10 +172,12 @@ def refuse_segmentor(config: Config, rows: list[Row], num_classes: int) -> None:
 
 def describe(config: Config) -> str:
     """What ``run_pipeline`` would do, in lines."""
+    built = f"build shards under {config.shards.root}"
     lines = [f"in {config.run.directory}, with seed {config.run.seed}:"]
     if config.synthetic is not None:
         lines.append(f"  write synthetic archives in {config.synthetic.root}")
-    lines.append(f"  build shards under {config.shards.root}")
+    for name, domain in (("source", config.source), ("target", config.target)):
+        lines.append(f"  {name}: {f'shards at {domain.shards}' if domain.shards else built}")
     for row in map(find_row, config.run.rows):
         names = [*(["gan"] if row.is_trained else []), *(["translate"] if row.translator else []), "segment"]
         lines.append(f"  row {row.name}: {' -> '.join([*names, 'evaluate'])} ({row.about})")

@@ -14,10 +14,10 @@ from drdg.distributed.group import pick_device
 from drdg.inference.translate import to_unit
 from drdg.panels import TranslatedTile, target_panel, translation_panel
 from drdg.report import RowResult, write_report
+from drdg.shards.store import ShardStore
 from drdg.stages.row import METRICS
 from drdg.stages.workspace import RowStages
 from drdg.tiles.raster import TopReader
-from drdg.tiles.store import ShardStore
 from drdg.tiles.windows import Window
 from drdg.tracking import Handle
 from drdg.training.gan import load_translator

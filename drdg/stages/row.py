@@ -14,10 +14,10 @@ from drdg.distributed.topology import Topology
 from drdg.inference.evaluate import count_pixels, evaluate
 from drdg.inference.translate import resize, translate_shards
 from drdg.models.segmentor import load_segmentor
+from drdg.shards.store import ShardStore
+from drdg.shards.stream import UnpairedStream
 from drdg.stages.ranks import start_ranks
 from drdg.stages.workspace import RowStages, validation_domain
-from drdg.tiles.store import ShardStore
-from drdg.tiles.stream import UnpairedStream
 from drdg.tracking import Handle
 from drdg.training.gan import load_translator, train_translator
 from drdg.training.segmentation import train_segmentor
@@ -65,7 +65,8 @@ def translate(stages: RowStages, run: Handle) -> None:
     else:
         function = load_translator(stages.translator, config, device).translate
     store = ShardStore(stages.source)
-    out, plan = stages.training_shards, stages.translate.digest
+    out, plan = stages.translated, stages.translate.digest
+    assert out is not None
     translate_shards(store, function, side, out, plan, batch_size=config.translation.batch_size, device=device)
     run.log({"translate/tiles": len(store)})
     stages.translate.finish()

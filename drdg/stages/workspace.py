@@ -15,8 +15,8 @@ from drdg.config import Config, DomainConfig, digest
 from drdg.datasets import open_archive
 from drdg.experiments import Row, config_of
 from drdg.files import write_json
-from drdg.tiles.plan import fingerprint
-from drdg.tiles.store import ShardStore
+from drdg.shards.location import Location
+from drdg.shards.plan import fingerprint
 
 MARKER = "done.json"
 
@@ -53,8 +53,8 @@ class RowStages:
     row: Row
     config: Config
     """The run's configuration with the row's own settings."""
-    source: Path
-    target: Path
+    source: Location
+    target: Location
     gan: Stage | None
     translate: Stage | None
     segment: Stage
@@ -66,9 +66,14 @@ class RowStages:
         return None if self.gan is None else self.gan.folder / "translator.pt"
 
     @property
-    def training_shards(self) -> Path:
+    def translated(self) -> Path | None:
+        """The folder of the translated source's shards, for a row that translates."""
+        return None if self.translate is None else self.translate.folder / "shards"
+
+    @property
+    def training_shards(self) -> Location:
         """The shards that the segmentor learns from."""
-        return self.source if self.translate is None else self.translate.folder / "shards"
+        return self.source if self.translated is None else Location(self.translated)
 
     @property
     def segmentor(self) -> Path:
@@ -80,7 +85,7 @@ class RowStages:
         return [stage for stage in (self.gan, self.translate, self.segment, self.evaluate) if stage is not None]
 
 
-def stages_of(row: Row, config: Config, source: Path, target: Path) -> RowStages:
+def stages_of(row: Row, config: Config, source: Location, target: Location) -> RowStages:
     """The stages of ``row`` in the run of ``config``, over the finished shards of both domains."""
     config = config_of(row, config)
 
@@ -120,6 +125,6 @@ def scored(domain: DomainConfig, split: str) -> list[Any]:
     return [archive.name, list(archive.classes), list(archive.bands), files]
 
 
-def content(shards: Path) -> str:
-    """The digest of what a folder of shards holds."""
-    return digest([[shard["file"], shard["sha256"]] for shard in ShardStore(shards).manifest["shards"]], ignore=())
+def content(shards: Location) -> str:
+    """The digest of what a place of shards holds, wherever that is."""
+    return digest([[shard["file"], shard["xxh128"]] for shard in shards.manifest()["shards"]], ignore=())

@@ -1,1 +1,1 @@
-"""Station 2, tiles: from a TOP to window, tile, shard and batch."""
+"""Station 2, tiles: a TOP's pixels, heights and ground, and the windows that cut it into tiles."""

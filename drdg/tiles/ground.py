@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from drdg.tiles.raster import TopReader
 from drdg.tiles.windows import Window
 
 CELL_M = 1.0
@@ -19,8 +18,6 @@ CELL_M = 1.0
 OPENING_M = 60.0
 # Takes the steps out of the opening without carrying ground under a wall's far side.
 SMOOTHING_M = 5.0
-# Rows read at once: 512 rows of a 6000 pixel wide DSM are 12 MB, however tall the TOP.
-BAND_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -44,22 +41,36 @@ class GroundPatch:
     cell_px: int
 
 
-def survey(reader: TopReader) -> Surface:
-    """Read a TOP's whole DSM once, a band of rows at a time; raises ``ValueError`` where a height is missing."""
-    cell = max(1, round(CELL_M / reader.gsd_m)) if reader.gsd_m else 1
-    low, high = np.inf, -np.inf
-    minima = []
-    for band in reader.row_bands(cell * max(1, BAND_ROWS // cell)):
-        heights = reader.read_dsm(band)
-        low, high = min(low, float(heights.min())), max(high, float(heights.max()))
-        if reader.gsd_m:
-            minima.append(_block_minima(heights, cell))
-    ground = open_ground(np.concatenate(minima), cell * reader.gsd_m) if reader.gsd_m else None
-    return Surface(low, high, ground, cell)
+class Survey:
+    """What is found of a TOP's heights while they pass by, a band of rows after the other.
+
+    Bands but the last have a multiple of ``cell_px`` rows. ``gsd_m``: metres per pixel, None when unknown.
+    """
+
+    def __init__(self, gsd_m: float | None) -> None:
+        self.gsd_m = gsd_m
+        self.cell_px = max(1, round(CELL_M / gsd_m)) if gsd_m else 1
+        self._low, self._high = np.inf, -np.inf
+        self._minima: list[np.ndarray] = []
+
+    def see(self, heights: np.ndarray) -> None:
+        """Take note of the next band, float32 (rows, width) metres."""
+        self._low, self._high = min(self._low, float(heights.min())), max(self._high, float(heights.max()))
+        if self.gsd_m:
+            self._minima.append(_block_minima(heights, self.cell_px))
+
+    def surface(self) -> Surface:
+        """What the bands seen amount to."""
+        ground = open_ground(np.concatenate(self._minima), self.cell_px * self.gsd_m) if self.gsd_m else None
+        return Surface(self._low, self._high, ground, self.cell_px)
 
 
 def _block_minima(heights: np.ndarray, cell: int) -> np.ndarray:
-    rows = np.minimum.reduceat(heights, np.arange(0, heights.shape[0], cell), axis=0)
+    whole = heights.shape[0] // cell * cell
+    # Many times as fast as reduceat along the rows, which is left with what the last cells have.
+    rows = heights[:whole].reshape(-1, cell, heights.shape[1]).min(axis=1)
+    if whole < heights.shape[0]:
+        rows = np.concatenate([rows, heights[whole:].min(axis=0)[None]])
     return np.minimum.reduceat(rows, np.arange(0, heights.shape[1], cell), axis=1)
 
 

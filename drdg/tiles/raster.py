@@ -94,11 +94,6 @@ class TopReader:
         """Whether it has a label."""
         return self._label is not None
 
-    def window_transform(self, window: Window) -> tuple[float, ...]:
-        """The ``transform`` of a window's pixels."""
-        a, b, c, d, e, f = self.transform
-        return (a, b, a * window.col + b * window.row + c, d, e, d * window.col + e * window.row + f)
-
     def row_bands(self, rows: int) -> Iterator[Window]:
         """Windows of the full width and at most ``rows`` rows that together cover the TOP."""
         for row in range(0, self.height, rows):
@@ -107,7 +102,11 @@ class TopReader:
     def read_image(self, window: Window) -> np.ndarray:
         """The image in ``window``, uint8 (height, width, 3), in the archive's band order."""
         bands = self._read(self._image, self.top.image, window, list(self.archive.bands))
-        return np.ascontiguousarray(np.moveaxis(bands, 0, -1))
+        image = np.empty((window.height, window.width, len(bands)), dtype=np.uint8)
+        # A band at a time is six times as fast as a transposed copy, and faster than GDAL's own interleaving.
+        for number, band in enumerate(bands):
+            image[..., number] = band
+        return image
 
     def read_dsm(self, window: Window) -> np.ndarray:
         """Heights in ``window``, float32 (height, width) metres.
@@ -121,11 +120,7 @@ class TopReader:
         kept = Window(window.row, col, window.height, min(window.cols.stop, self._dsm.width) - col)
         raw = self._read(self._dsm, self.top.dsm, kept, 1)
         heights = raw.astype(np.float32, copy=False)
-        # Written as "not inside" so that NaN, which compares false to everything, counts as a gap too.
-        gaps = ~((heights >= LOWEST_M) & (heights <= HIGHEST_M))
-        if self._dsm.nodata is not None:
-            gaps |= raw == self._dsm.nodata
-        count = int(np.count_nonzero(gaps))
+        count = _count_gaps(heights, raw, self._dsm.nodata)
         if count:
             raise ValueError(
                 f"{self.top.dsm}: {count} pixels in {kept} have no height (NaN, infinite, nodata or outside "
@@ -145,9 +140,23 @@ class TopReader:
         assert 0 <= window.row < window.rows.stop <= self.height, window
         assert 0 <= window.col < window.cols.stop <= self.width, window
         try:
-            return file.read(bands, window=rasterio.windows.Window(window.col, window.row, window.width, window.height))
+            place = rasterio.windows.Window(window.col, window.row, window.width, window.height)
+            return file.read(bands, window=place)
         except RasterioError as error:
             raise _damaged(path, error) from error
+
+
+def _count_gaps(heights: np.ndarray, raw: np.ndarray, nodata: float | None) -> int:
+    """How many of the heights are none; ``raw`` is as read, which is what nodata is compared with."""
+    low, high = heights.min(), heights.max()
+    # One look at the extremes does for a surface without gaps; NaN, if there is any, is both of them.
+    if low >= LOWEST_M and high <= HIGHEST_M and not (nodata is not None and low <= nodata <= high):
+        return 0
+    # Written as "not inside" so that NaN, which compares false to everything, counts as a gap too.
+    gaps = ~((heights >= LOWEST_M) & (heights <= HIGHEST_M))
+    if nodata is not None:
+        gaps |= raw == nodata
+    return int(np.count_nonzero(gaps))
 
 
 def _open(path: Path) -> rasterio.DatasetReader:

@@ -29,6 +29,15 @@ class Window:
         return f"rows {self.row}-{self.rows.stop - 1}, columns {self.col}-{self.cols.stop - 1}"
 
 
+def transform_of(window: Window, transform: tuple[float, ...]) -> tuple[float, ...]:
+    """The ``transform`` of a window's pixels, from that of the raster it is in.
+
+    A transform is six numbers a, b, c, d, e, f of x = a col + b row + c, y = d col + e row + f.
+    """
+    a, b, c, d, e, f = transform
+    return (a, b, a * window.col + b * window.row + c, d, e, d * window.col + e * window.row + f)
+
+
 def grid(height: int, width: int, tile: int, stride: int, edge: Literal["drop", "shift"]) -> list[Window]:
     """Square windows of side ``tile`` over ``height`` x ``width`` pixels, row by row; empty when none fits.
 

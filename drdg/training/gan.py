@@ -27,7 +27,11 @@ from drdg.training.schedule import build_schedule
 Log = Callable[[dict[str, float], int], None]
 
 # What may differ between a run and the one that continues it: how long, how often, by how many processes.
-FREE_TO_CHANGE = frozenset({"epochs", "iterations", "workers", "log_every", "checkpoint_every", "keep_checkpoints"})
+FREE_TO_CHANGE = frozenset(
+    {"epochs", "iterations", "workers", "micro_batch", "log_every", "checkpoint_every", "keep_checkpoints"}
+)
+# bfloat16 too begins with float32 weights, which its engine keeps beside the networks' own.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
 
 
 class PairStream(Protocol):
@@ -46,7 +50,11 @@ class PairStream(Protocol):
     def batches(
         self, first_step: int, last_step: int, *, rank: int, world_size: int, batch_size: int, workers: int
     ) -> Iterable[dict[str, Tensor]]:
-        """This rank's batches of the steps from ``first_step`` up to and without ``last_step``."""
+        """This rank's batches of the steps from ``first_step`` up to and without ``last_step``, on the host."""
+        ...
+
+    def to_device(self, batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+        """The networks' input, on ``device``, from one of the ``batches``."""
         ...
 
 
@@ -80,8 +88,7 @@ class GanTrainer:
         self.translator = fresh_translator(name, config, group.device)
         self.phases = self.translator.phases()
         self.engines = [
-            build_engine(config.distributed, group, phase.module, phase.optimizer(learned(phase.module)))
-            for phase in self.phases
+            build_engine(config, group, phase.module, phase.optimizer(learned(phase.module))) for phase in self.phases
         ]
         self.schedules = [build_schedule(engine.optimizer, config.gan.schedule) for engine in self.engines]
         self.since_log = RunningMeans(group)
@@ -120,7 +127,7 @@ class GanTrainer:
 
     def iterate(self, batch: dict[str, Tensor]) -> None:
         """Update every phase that is due, in order."""
-        batch = {name: value.to(self.group.device, non_blocking=True) for name, value in batch.items()}
+        batch = self.stream.to_device(batch, self.group.device)
         for phase, engine in zip(self.phases, self.engines, strict=True):
             if self.iteration % phase.every == 0:
                 loss, parts = engine.update(batch)
@@ -179,7 +186,7 @@ class GanTrainer:
             "identity": self.identity(),
             "iteration": self.iteration,
             "networks": self.translator.networks.state_dict(),
-            "optimizers": [engine.optimizer.state_dict() for engine in self.engines],
+            "optimizers": [engine.state_dict() for engine in self.engines],
             "schedules": [None if schedule is None else schedule.state_dict() for schedule in self.schedules],
             "since_log": self.since_log.state_dict(),
             "since_epoch": self.since_epoch.state_dict(),
@@ -224,7 +231,7 @@ class GanTrainer:
         self.iteration = state["iteration"]
         self.translator.networks.load_state_dict(state["networks"])
         for engine, saved in zip(self.engines, state["optimizers"], strict=True):
-            engine.optimizer.load_state_dict(saved)
+            engine.load_state_dict(saved)
         for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
             if schedule is not None:
                 schedule.load_state_dict(saved)
@@ -257,8 +264,7 @@ def fresh_translator(name: str, config: Config, device: torch.device) -> Transla
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
         translator = build_translator(name, config)
-    dtype = {"float32": torch.float32, "float64": torch.float64}[config.gan.precision]
-    translator.networks.to(device=device, dtype=dtype)
+    translator.networks.to(device=device, dtype=DTYPES[config.gan.precision])
     return translator
 
 

@@ -22,9 +22,10 @@ from drdg.distributed.topology import Topology
 from drdg.losses import segmentation_loss
 from drdg.models.segmentor import build_segmentor, side_multiple
 from drdg.progress import progress
+from drdg.shards.location import Location
+from drdg.shards.store import ShardStore
+from drdg.shards.stream import LabelledStream
 from drdg.tiles.order import draw
-from drdg.tiles.store import ShardStore
-from drdg.tiles.stream import LabelledStream
 from drdg.training.checkpoint import load_newest, save_checkpoint, save_torch
 from drdg.training.clock import Clock
 from drdg.training.means import RunningMeans
@@ -38,7 +39,7 @@ SEEDS = 2**62  # how many seeds an update's dropout is drawn from; torch takes u
 
 
 def train_segmentor(
-    config: Config, shards: Path, out: Path, *, log: Log, validate: Validate | None, quiet: bool = False
+    config: Config, shards: Path | Location, out: Path, *, log: Log, validate: Validate | None, quiet: bool = False
 ) -> Path:
     """Train a segmentor on the labelled ``shards`` and return ``out/segmentor.pt``, which is written last.
 
@@ -85,9 +86,7 @@ class SegmentorTrainer:
 
     def _check(self) -> None:
         if not any(self.store.manifest["class_pixels"].values()):
-            raise ValueError(
-                f"{self.store.folder}: every pixel of these shards' labels is void; build them from labels"
-            )
+            raise ValueError(f"{self.store.name}: every pixel of these shards' labels is void; build them from labels")
         multiple = side_multiple(self.segmentor)
         if self.knobs.crop % multiple:
             below = self.knobs.crop // multiple * multiple
@@ -130,8 +129,8 @@ class SegmentorTrainer:
 
     def update(self, batch: dict[str, Tensor]) -> None:
         """One step of Adam on a batch of crops."""
-        image = batch["image"].to(self.device, non_blocking=True).float() / 255
-        label = batch["label"].to(self.device, non_blocking=True)
+        batch = self.stream.to_device(batch, self.device)
+        image, label = batch["image"].float() / 255, batch["label"]
         torch.manual_seed(draw(SEEDS, "dropout", self.config.run.seed, self.step))
         self.optimizer.zero_grad(set_to_none=True)
         loss = segmentation_loss(self.segmentor(image), label, VOID)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drdg.distributed.topology import SRUN, TORCHRUN, Topology, discover, tasks_of_node
+from drdg.distributed.topology import SRUN, TORCHRUN, Topology, discover, mpi_place, mpi_processes, tasks_of_node
 
 TORCHRUN_SET = {
     "RANK": "3",
@@ -57,7 +57,7 @@ def test_a_half_set_srun_environment_is_refused(missing: str) -> None:
         discover({name: value for name, value in SRUN_SET.items() if name != missing}, first_host=lambda nodes: "x")
 
 
-@pytest.mark.parametrize("name", ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
+@pytest.mark.parametrize("name", ["OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PMI_SIZE"])
 def test_singletons_that_mpiexec_started_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="torchrun or srun"):
         discover({name: "2"})
@@ -74,3 +74,52 @@ def test_tasks_per_node_in_slurms_short_form(groups: list[tuple[int, int]]) -> N
     text = ",".join(str(count) if times == 1 else f"{count}(x{times})" for count, times in groups)
     expanded = [count for count, times in groups for _ in range(times)]
     assert [tasks_of_node(text, node) for node in range(len(expanded))] == expanded
+
+
+# What salloc's shell has where the site opens it as a step on the first node; read off Slurm 22.05.
+INTERACTIVE_STEP = {
+    "SLURM_STEP_ID": "4294967290",
+    "SLURM_JOB_ID": "12345",
+    "SLURM_NODEID": "0",
+    "SLURM_PROCID": "0",
+    "SLURM_NTASKS": "4",
+    "SLURM_LOCALID": "0",
+    "SLURM_STEP_NUM_TASKS": "1",
+    "SLURM_STEP_TASKS_PER_NODE": "1",
+    "SLURM_STEP_NODELIST": "node1",
+}
+
+
+def test_the_shell_that_salloc_opens_is_one_process() -> None:
+    assert discover(INTERACTIVE_STEP) == Topology(launcher="srun")
+    assert mpi_place(INTERACTIVE_STEP) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("environment", "place"),
+    [
+        ({}, (0, 1)),
+        ({"WORLD_SIZE": "1", "RANK": "0"}, (0, 1)),
+        ({"PMI_RANK": "2", "PMI_SIZE": "3"}, (2, 3)),
+        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "PMIX_RANK": "1"}, (1, 2)),
+        ({"MV2_COMM_WORLD_RANK": "0", "MV2_COMM_WORLD_SIZE": "5"}, (0, 5)),
+        (SRUN_SET, (3, 4)),
+        ({**SRUN_SET, "PMIX_RANK": "3"}, (3, 4)),
+        # A batch script outside srun.
+        ({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, (0, 1)),
+        # mpiexec in an allocation: its proxies are a step of their own, one task a node.
+        ({**SRUN_SET, "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "2", "PMI_RANK": "5", "PMI_SIZE": "8"}, (5, 8)),
+    ],
+)
+def test_the_place_among_mpi_processes(environment: dict[str, str], place: tuple[int, int]) -> None:
+    assert mpi_place(environment) == place
+    assert mpi_processes(environment) == place[1]
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [(TORCHRUN_SET, "torchrun started this; start it by mpiexec or srun"), ({"PMIX_RANK": "0"}, "how many processes")],
+)
+def test_a_launcher_that_is_none_for_mpi_is_refused(environment: dict[str, str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        mpi_place(environment)

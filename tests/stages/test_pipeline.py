@@ -21,9 +21,9 @@ from mlflow import MlflowClient
 
 from drdg.config import Config, to_yaml
 from drdg.experiments import ROWS, find_row
+from drdg.shards.build import build_shards
+from drdg.shards.store import ShardStore
 from drdg.stages.pipeline import describe, run_one_stage, run_pipeline
-from drdg.tiles.build import build_shards
-from drdg.tiles.store import ShardStore
 from drdg.training.checkpoint import load_newest
 
 REPOSITORY = Path(__file__).parents[2]

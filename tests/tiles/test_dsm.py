@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from drdg.config import DsmConfig
-from drdg.tiles.dsm import normalise, to_metres, to_steps
+from drdg.tiles.dsm import normalise, to_metres, to_steps, whole_steps
 
 RANGES = {"dataset_range_m": (100.0, 200.0), "top_range_m": (120.0, 140.0), "ground_m": None}
 
@@ -18,21 +18,33 @@ RANGES = {"dataset_range_m": (100.0, 200.0), "top_range_m": (120.0, 140.0), "gro
 )
 def test_heights_come_back_to_a_centimetre(relief: np.ndarray, base: float) -> None:
     heights = relief + np.float32(base)
-    steps, offset = to_steps(heights, "x")
+    steps, offset = to_steps(whole_steps(heights), "x")
     assert steps.dtype == np.uint16
     assert np.abs(to_metres(steps, offset) - heights).max() <= 0.006  # half a step and float32's rounding at 8000 m
 
 
 @given(arrays.arrays(np.int32, (4, 4), elements=st.integers(-40_000, 20_000)))
 def test_heights_in_whole_centimetres_come_back_exactly(centimetres: np.ndarray) -> None:
-    steps, offset = to_steps(centimetres / 100, "x")
+    steps, offset = to_steps(whole_steps(centimetres / 100), "x")
     assert np.array_equal(steps.astype(int) + round(offset * 100), centimetres)
 
 
+@given(
+    arrays.arrays(
+        np.float32, st.tuples(st.integers(1, 70), st.integers(1, 5)), elements=st.floats(-500, 9000, width=32)
+    )
+)
+def test_steps_are_the_nearest_centimetres(heights: np.ndarray) -> None:
+    """As the plain statement has it, however many rows are worked on together."""
+    steps = whole_steps(heights)
+    assert steps.dtype == np.int32
+    assert steps.tolist() == [[round(float(height) * 100) for height in row] for row in heights]
+
+
 def test_a_cliff_that_does_not_fit_is_refused() -> None:
-    assert to_steps(np.array([[0.0, 655.34]]), "x")[0].max() == 65534
+    assert to_steps(whole_steps(np.array([[0.0, 655.34]])), "x")[0].max() == 65534
     with pytest.raises(ValueError, match=r"^dsm\.tif \(rows 0-1\): heights differ by 655\.35 m .* 655\.34 m"):
-        to_steps(np.array([[0.0, 655.35]]), "dsm.tif (rows 0-1)")
+        to_steps(whole_steps(np.array([[0.0, 655.35]])), "dsm.tif (rows 0-1)")
 
 
 def test_the_dataset_rule_spans_all_tops() -> None:

@@ -1,17 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
-from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drdg.datasets import Archive, Top
 from drdg.tiles import ground
-from drdg.tiles.raster import TopReader
 from drdg.tiles.windows import Window
 
 
@@ -54,20 +48,18 @@ def test_interpolation_is_exact_on_a_plane() -> None:
     assert np.allclose(found, 2 * clipped[:, None] + 3 * clipped[None], atol=1e-4)
 
 
+def survey(heights: np.ndarray, gsd: float, rows: int) -> ground.Surface:
+    seen = ground.Survey(gsd)
+    rows = max(1, rows // seen.cell_px) * seen.cell_px
+    for start in range(0, len(heights), rows):
+        seen.see(heights[start : start + rows])
+    return seen.surface()
+
+
 @pytest.mark.parametrize(("gsd", "cell"), [(0.05, 20), (0.3048, 3), (0.6096, 2), (2.0, 1)])
-def test_a_survey_in_bands_is_that_of_the_whole(
-    tmp_path: Path, write_tiff: Callable[..., None], gsd: float, cell: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_survey_in_bands_is_that_of_the_whole(gsd: float, cell: int) -> None:
     heights = np.random.default_rng(0).uniform(80, 120, (131, 77)).astype(np.float32)
-    place = {"transform": Affine(gsd, 0, 0, 0, -gsd, 0)}
-    write_tiff(tmp_path / "top.tif", np.zeros((131, 77, 3), np.uint8), **place)
-    write_tiff(tmp_path / "dsm.tif", heights)
-    top = Top("1", tmp_path / "top.tif", tmp_path / "dsm.tif")
-    archive = Archive("town", (top,), (1, 2, 3), ("all",), ((1, 2, 3),))
-    with TopReader(archive, top) as reader:
-        whole = ground.survey(reader)
-        monkeypatch.setattr(ground, "BAND_ROWS", 25)
-        banded = ground.survey(reader)
+    whole, banded = survey(heights, gsd, 1000), survey(heights, gsd, 25)
     assert whole.cell_px == banded.cell_px == cell
     assert (whole.low_m, whole.high_m) == (heights.min(), heights.max()) == (banded.low_m, banded.high_m)
     assert whole.ground_m is not None
@@ -76,3 +68,19 @@ def test_a_survey_in_bands_is_that_of_the_whole(
     for row, col in [(0, 0), (1, 2), (whole.ground_m.shape[0] - 1, whole.ground_m.shape[1] - 1)]:
         block = heights[row * cell : (row + 1) * cell, col * cell : (col + 1) * cell]
         assert whole.ground_m[row, col] <= block.min()
+
+
+@given(st.integers(1, 9), st.integers(1, 40), st.integers(1, 40))
+def test_cells_hold_their_lowest_height(cell: int, height: int, width: int) -> None:
+    heights = np.random.default_rng(0).normal(size=(height, width))
+    found = ground._block_minima(heights, cell)
+    assert found.tolist() == [
+        [heights[row : row + cell, col : col + cell].min() for col in range(0, width, cell)]
+        for row in range(0, height, cell)
+    ]
+
+
+def test_without_a_gsd_there_is_no_ground() -> None:
+    seen = ground.Survey(None)
+    seen.see(np.array([[1.0, 3.0]], np.float32))
+    assert seen.surface() == ground.Surface(1.0, 3.0, None, 1)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drdg.tiles.windows import Window, grid
+from drdg.tiles.windows import Window, grid, transform_of
 
 SIDES = st.integers(1, 90)
 EDGES = st.sampled_from(["drop", "shift"])
@@ -45,3 +45,9 @@ def test_drop_is_shift_without_the_remainder(height: int, width: int, tile: int,
 
 def test_a_window_names_its_pixels() -> None:
     assert str(Window(512, 0, 256, 128)) == "rows 512-767, columns 0-127"
+
+
+def test_a_window_has_its_own_transform() -> None:
+    window = Window(10, 20, 5, 5)
+    assert transform_of(window, (0.05, 0, 1000, 0, -0.05, 2000)) == pytest.approx((0.05, 0, 1001, 0, -0.05, 1999.5))
+    assert transform_of(window, (1, 2, 3, 4, 5, 6)) == (1, 2, 43, 4, 5, 136)

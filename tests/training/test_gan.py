@@ -14,8 +14,8 @@ import torch
 from drdg.config import Config
 from drdg.distributed.group import Group
 from drdg.distributed.topology import Topology
-from drdg.tiles.store import ShardStore
-from drdg.tiles.stream import UnpairedStream
+from drdg.shards.store import ShardStore
+from drdg.shards.stream import UnpairedStream
 from drdg.training.gan import GanTrainer, load_translator, train_translator
 
 Stores = tuple[ShardStore, ShardStore]
@@ -187,8 +187,8 @@ import sys, torch
 from pathlib import Path
 from drdg.config import load_config
 from drdg.distributed.group import process_group
-from drdg.tiles.store import ShardStore
-from drdg.tiles.stream import UnpairedStream
+from drdg.shards.store import ShardStore
+from drdg.shards.stream import UnpairedStream
 from drdg.training.gan import train_translator
 config, source, target, out = load_config(sys.argv[1]), *sys.argv[2:5]
 with process_group(config.distributed) as group:
@@ -240,6 +240,6 @@ def start_ranks(count: int, config: Config, stores: Stores, folder: Path) -> Non
     (folder / "config.yaml").write_text(to_yaml(config))
     (folder / "rank.py").write_text(RANK)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    arguments = [folder / "rank.py", folder / "config.yaml", stores[0].folder, stores[1].folder, folder / "together"]
+    arguments = [folder / "rank.py", folder / "config.yaml", stores[0].name, stores[1].name, folder / "together"]
     done = subprocess.run([*launcher, *map(str, arguments)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import drdg.training.segmentation as segmentation
-from drdg.config import load_config
+from drdg.config import digest, load_config
 from drdg.datasets import VOID
 from drdg.losses import segmentation_loss
 from drdg.models.segmentor import load_segmentor
-from drdg.tiles.writer import finish, shard_name, write_shard
+from drdg.shards.writer import finish, shard_name, write_shard
 from drdg.training.segmentation import train_segmentor
 
 CLASSES = ("dark", "bright", "never")
@@ -39,7 +39,7 @@ def write_shards(folder, *, void_share=0.05, void_tiles=(), side=SIDE, tiles=TIL
         image = np.clip(ids[..., None] * 150 + generator.integers(0, 90, (side, side, 3)), 0, 255).astype(np.uint8)
         ids[generator.random(ids.shape) < (1.0 if number in void_tiles else void_share)] = VOID
         samples.append({"__key__": f"t{number:03d}", "image.npy": image, "label.npy": ids, "json": {"top": "1"}})
-    plan = f"{side}-{tiles}-{void_share}-{void_tiles}"
+    plan = digest([side, tiles, void_share, void_tiles])
     write_shard(folder / shard_name(0), samples, plan)
     domain = {"archive": "town", "tile": side, "classes": list(CLASSES), "dsm": False, "label": True, "gsd_m": None}
     finish(folder, [shard_name(0)], plan, {"domain": domain})
@@ -138,7 +138,7 @@ def test_a_seed_decides_everything_and_nothing_outside_is_touched(shards, tmp_pa
         assert torch.equal(drawn, torch.rand(1))
 
 
-def test_loader_processes_make_no_difference(shards, tmp_path):
+def test_loader_threads_make_no_difference(shards, tmp_path):
     alone = weights_of(train(config(iterations=3), shards, tmp_path / "0"))
     helped = weights_of(train(config(iterations=3, workers=2), shards, tmp_path / "2"))
     assert same(alone, helped)
