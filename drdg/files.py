@@ -6,13 +6,17 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 READ_BYTES = 1 << 20
 SEAL = "xxh128"
+# Unfinished files of whole_file, and when one that nobody has written to for so long is nobody's.
+PARTIAL = ".*.tmp"
+ABANDONED_S = 3600
 
 
 @contextmanager
@@ -36,6 +40,26 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
         partial.unlink(missing_ok=True)
     if durable:
         _sync_folder(path.parent)
+
+
+def clear_abandoned(folder: Path) -> None:
+    """Remove what killed processes left under ``folder`` of files they were at, and nothing that one still writes."""
+    for partial in folder.glob(f"**/{PARTIAL}"):
+        if _is_abandoned(partial):
+            partial.unlink(missing_ok=True)
+
+
+def _is_abandoned(partial: Path) -> bool:
+    host, _, pid = partial.name.removesuffix(".tmp").rpartition("-")
+    try:
+        if host.endswith(f".{socket.gethostname()}") and pid.isdigit():
+            os.kill(int(pid), 0)
+        # Alive here, or on another machine: then only time tells.
+        return time.time() - partial.stat().st_mtime > ABANDONED_S
+    except ProcessLookupError:
+        return True
+    except (FileNotFoundError, PermissionError):  # finished meanwhile; another user's process
+        return False
 
 
 def write_text(path: Path, text: str) -> None:
@@ -82,8 +106,8 @@ def sha256(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def xxh128(path: Path) -> str:
-    """XXH3 (128 bits) of a file's content in hexadecimal, what ``xxhsum -H128`` prints.
+def xxh128(path: Path, poll: Callable[[], None] = lambda: None) -> str:
+    """XXH3 (128 bits) of a file's content in hexadecimal, what ``xxhsum -H128`` prints; ``poll`` is called on the way.
 
     It finds damage as surely as SHA-256 does and reads at memory speed; it is no defence against a forger.
     """
@@ -93,6 +117,7 @@ def xxh128(path: Path) -> str:
     with path.open("rb") as file:
         while block := file.read(READ_BYTES):
             hasher.update(block)
+            poll()
     return hasher.hexdigest()
 
 

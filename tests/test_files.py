@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from drdg.files import is_sealed, json_text, seal, sha256, whole_file, write_json, write_text
+from drdg.files import clear_abandoned, is_sealed, json_text, seal, sha256, whole_file, write_json, write_text
 
 
 def test_the_file_appears_when_it_is_whole(tmp_path):
@@ -66,3 +71,24 @@ def test_sealed_values_vouch_for_every_byte_of_their_file(tmp_path):
             assert not is_sealed(bytes(changed)), (place, mask)
     for other in (b"", b"[]", b"{}", b"\xff", b"[" * 100_000, text[:-1], text + b" ", json_text(values).encode()):
         assert not is_sealed(other)
+
+
+def test_only_what_nobody_writes_any_more_is_cleared_away(tmp_path: Path) -> None:
+    host = socket.gethostname()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    names = {
+        "dead": f".a.tar.{host}-{ended.pid}.tmp",
+        "own": f".b.tar.{host}-{os.getpid()}.tmp",
+        "elsewhere": ".c.tar.another-host-7.tmp",
+        "elsewhere, long ago": ".d.tar.another-host-7.tmp",
+        "no such name": ".e.tmp",
+    }
+    for name in names.values():
+        (tmp_path / "x").mkdir(exist_ok=True)
+        (tmp_path / "x" / name).write_text("")
+    os.utime(tmp_path / "x" / names["elsewhere, long ago"], (1, 1))
+    (tmp_path / "a.tar").write_text("")
+    clear_abandoned(tmp_path)
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"a.tar", names["own"], names["elsewhere"], names["no such name"]}

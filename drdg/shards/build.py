@@ -6,9 +6,11 @@ whichever process of the crew is free. A shard's bytes depend on the plan alone,
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,30 @@ import numpy as np
 
 from drdg.config import DomainConfig, ShardsConfig
 from drdg.datasets import open_archive
+from drdg.files import clear_abandoned
 from drdg.shards.crew import ALONE, Crew
 from drdg.shards.plan import Plan, Tile, make_plan
 from drdg.shards.tar import EncodedSample, encode
 from drdg.shards.threads import in_order
 from drdg.shards.unpack import SCRATCH, UnpackedTop, UnpackedTops, height_range_m, unpack_top, unsurveyed
-from drdg.shards.writer import MANIFEST, discard_changed, finish, is_whole, read_manifest, shard_name, write_encoded
+from drdg.shards.writer import (
+    MANIFEST,
+    discard_changed,
+    finish,
+    index_path,
+    is_whole,
+    read_manifest,
+    shard_name,
+    write_encoded,
+)
 from drdg.tiles import ground
 from drdg.tiles.dsm import STEP_M, to_steps, whole_steps
 from drdg.tiles.windows import transform_of
+
+# Threads that cut and compress; one hashes and writes, and what is ahead of it is held in memory.
+CUTTERS = 8
+# What says that a folder cannot be written. Other errors name their file.
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 def build_shards(domain: DomainConfig, shards: ShardsConfig, *, need_label: bool, crew: Crew = ALONE) -> Path:
@@ -42,7 +59,9 @@ def build_shards(domain: DomainConfig, shards: ShardsConfig, *, need_label: bool
         if not crew.shared(lambda: is_finished(folder, plan.digest)):
             _build(plan, folder, crew)
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        if error.errno in UNWRITABLE:
+            raise _unwritable(folder, error) from error
+        raise
     return folder
 
 
@@ -86,14 +105,19 @@ def _unwritable(folder: Path, error: OSError) -> ValueError:
 
 def _build(plan: Plan, folder: Path, crew: Crew) -> None:
     name = plan.archive.name
-    todo = crew.shared(lambda: _missing_shards(plan, folder))
+    todo = crew.shared(lambda: _begin(plan, folder))
     tops = crew.shared(lambda: _needed_tops(plan, folder, todo))
-    crew.run(tops, lambda number: unpack_top(plan, number, folder, crew), f"{name}: TOPs")
     unpacked = UnpackedTops(plan, folder)
 
-    def write(number: int) -> None:
-        write_encoded(folder / shard_name(number), _samples(plan, number, unpacked, crew), plan.digest, plan.codec)
+    def unpack(number: int) -> None:
+        with _unless_finished(plan, folder):
+            unpack_top(plan, number, folder, crew)
 
+    def write(number: int) -> None:
+        with _unless_finished(plan, folder):
+            write_encoded(folder / shard_name(number), _samples(plan, number, unpacked, crew), plan.digest, plan.codec)
+
+    crew.run(tops, unpack, f"{name}: TOPs")
     crew.run(todo, write, f"{name}: shards", done=len(plan.shards) - len(todo))
     finish(
         folder,
@@ -105,15 +129,31 @@ def _build(plan: Plan, folder: Path, crew: Crew) -> None:
     crew.shared(lambda: shutil.rmtree(folder / SCRATCH, ignore_errors=True))
 
 
-def _missing_shards(plan: Plan, folder: Path) -> list[int]:
+@contextmanager
+def _unless_finished(plan: Plan, folder: Path) -> Iterator[None]:
+    """Forgive that scratch has gone if another build of the same folder, which takes it away, has finished all.
+
+    Both write the same bytes, each file whole, so that two at once do no harm: a requeued job beside one that dies.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        if not is_finished(folder, plan.digest):
+            raise
+
+
+def _begin(plan: Plan, folder: Path) -> list[int]:
+    """Make ready to build; return the numbers of the shards that are missing."""
     folder.mkdir(parents=True, exist_ok=True)
+    clear_abandoned(folder)
     # Listed rather than asked for one by one: NFS remembers for a while that a name was not there, and would hide the
     # shards that other nodes are about to write.
     there = {path.name for path in folder.iterdir()}
     return [
         number
         for number in range(len(plan.shards))
-        if shard_name(number) not in there or not is_whole(folder / shard_name(number), plan.digest)
+        if not {shard_name(number), index_path(Path(shard_name(number))).name} <= there
+        or not is_whole(folder / shard_name(number), plan.digest)
     ]
 
 
@@ -130,7 +170,7 @@ def _samples(plan: Plan, shard: int, tops: UnpackedTops, crew: Crew) -> Iterator
         return encode(_sample(plan, tile, top), plan.codec)
 
     jobs = (partial(cut, tile, tops[tile.top]) for tile in plan.shards[shard])
-    for sample in in_order(jobs, workers=crew.cores - 1):
+    for sample in in_order(jobs, workers=min(crew.cores - 1, CUTTERS)):
         yield sample
         crew.poll()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,9 @@ from drdg.config import digest
 from drdg.files import SEAL, is_sealed
 from drdg.shards.cache import bring, own_folder
 from drdg.shards.remote import Failed, blocks, check_place, is_remote, retried, url_of
-from drdg.shards.writer import MANIFEST, index_path, read_manifest
+from drdg.shards.writer import MANIFEST, index_path, read_manifest, require_entries
 
 KEYS = {"plan", "domain", "shards"}
-ENTRY = {"file", "samples", "bytes", "xxh128", "index_xxh128"}
-# Names from a manifest become parts of commands and paths: nothing that a shell or a file system reads otherwise.
-SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.tar")
-PLAN = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Location:
@@ -51,18 +46,17 @@ class Location:
 
         Raises ``ValueError`` when there is none, it is damaged, or it is none that this version writes.
         """
-        if self._folder is None:
-            if self._remote_manifest is None:
-                url = url_of(self.name, MANIFEST)
-                self._remote_manifest = retried(url, lambda: _read_manifest(url))
-            manifest = self._remote_manifest
-        else:
-            found = read_manifest(self._folder)
-            if found is None:
+        if self._folder is not None:
+            manifest = read_manifest(self._folder)
+            if manifest is None:
                 raise ValueError(f"{self.name}: is not a finished folder of shards; run shards/build.py to the end")
-            manifest = found
-        _require_entries(manifest, self.name)
-        return manifest
+            return manifest
+        if self._remote_manifest is None:
+            url = url_of(self.name, MANIFEST)
+            manifest = retried(url, lambda: _read_manifest(url))
+            require_entries(manifest, self.name)
+            self._remote_manifest = manifest
+        return self._remote_manifest
 
     def check(self, entry: dict[str, Any]) -> None:
         """Raise ``ValueError`` when the shard of this entry of the manifest is seen, without reading it, to be bad."""
@@ -112,15 +106,6 @@ def _read_manifest(url: str) -> dict[str, Any]:
     if SEAL in manifest and not is_sealed(text):
         raise Failed("is damaged: its checksum is not its own", cure)
     return manifest
-
-
-def _require_entries(manifest: dict[str, Any], name: str) -> None:
-    if not all(isinstance(entry, dict) and entry.keys() >= ENTRY for entry in manifest["shards"]):
-        raise ValueError(f"{name}: its manifest was written by another version of this suite; build these shards again")
-    names = [(manifest["plan"], PLAN), *((entry["file"], SHARD) for entry in manifest["shards"])]
-    for text, form in names:
-        if not isinstance(text, str) or not form.fullmatch(text):
-            raise ValueError(f"{name}: its manifest has the name {text!r}, which no build gives; build it again")
 
 
 def _xxh128(text: bytes) -> str:

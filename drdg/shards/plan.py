@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from drdg.config import DomainConfig, ShardsConfig, digest
 from drdg.datasets.base import Archive, Top
 from drdg.shards.codec import Codec
+from drdg.shards.threads import in_order
 from drdg.tiles.order import permutation
 from drdg.tiles.raster import TopReader
 from drdg.tiles.windows import Window, grid
@@ -23,8 +25,11 @@ from drdg.tiles.windows import Window, grid
 FORMAT = 2
 # Two TOPs whose GSD differs by more than this are not one domain; less is rounding in world files.
 GSD_TOLERANCE = 0.01
-# A file is known by its size and this many blocks: all of 10 GB need not be read to see that it is another file.
+# A file is known by its size and this many blocks, so that 10 GB need not be read to see that it is another file. A few
+# pixels painted over in a file without compression can escape that; the README says what to do then.
 FINGERPRINT_BLOCKS, FINGERPRINT_BLOCK_BYTES = 64, 4096
+# Files are looked at by this many threads, because what takes time is their file system's answer.
+READERS = 8
 # Leaves room for the numbers around it in the 100 characters that a tar header has for a name.
 LONGEST_SLUG = 48
 
@@ -115,6 +120,7 @@ def make_plan(archive: Archive, domain: DomainConfig, shards: ShardsConfig, *, n
     assert all((top.dsm is not None) == with_dsm for top in tops), f"{archive.name}: only some TOPs have a DSM"
     planned: list[PlannedTop] = []
     windows: list[tuple[int, Window]] = []
+    fingerprints = in_order([partial(_fingerprints, top, need_label) for top in tops], READERS)
     for number, top in enumerate(tops):
         with TopReader(archive, top) as reader:
             here = grid(reader.height, reader.width, domain.tile, domain.stride, domain.edge)
@@ -123,7 +129,7 @@ def make_plan(archive: Archive, domain: DomainConfig, shards: ShardsConfig, *, n
                     f"{top.image}: no window of tile={domain.tile} fits into its {reader.height} x {reader.width} "
                     "pixels; take a smaller tile or leave this TOP out of the split"
                 )
-            files = (fingerprint(top.image), fingerprint(top.dsm), fingerprint(top.label if need_label else None))
+            files = next(fingerprints)
             planned.append(
                 PlannedTop(top.id, reader.height, reader.width, reader.gsd_m, reader.crs, reader.transform, files)
             )
@@ -139,6 +145,19 @@ def make_plan(archive: Archive, domain: DomainConfig, shards: ShardsConfig, *, n
     cut = tuple(tuple(tiles[start : start + size]) for start in range(0, len(tiles), size))
     codec = Codec(shards.codec, shards.zstd_level)
     return Plan(archive, domain, tops, tuple(planned), cut, with_dsm, need_label, codec, name)
+
+
+def _fingerprints(top: Top, need_label: bool) -> tuple[str | None, str | None, str | None]:
+    return fingerprint(top.image), fingerprint(top.dsm), fingerprint(top.label if need_label else None)
+
+
+def refuse_changed(plan: Plan, number: int) -> None:
+    """Raise ``ValueError`` when a file of a TOP is not the one that the plan was made of."""
+    top = plan.tops[number]
+    found = _fingerprints(top, plan.with_label)
+    for path, before, now in zip((top.image, top.dsm, top.label), plan.planned[number].files, found, strict=True):
+        if before != now:
+            raise ValueError(f"{path}: was changed while shards were built from it; start again when it is complete")
 
 
 def slug(name: str) -> str:

@@ -7,6 +7,7 @@ processes.
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -44,17 +45,37 @@ def in_order(jobs: Iterable[Callable[[], T]], workers: int) -> Iterator[T]:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def at_once(jobs: Sequence[Callable[[], None]], workers: int, idle: Callable[[], None]) -> None:
-    """Run all ``jobs``, ``workers`` at a time, and call ``idle`` in this thread every now and then meanwhile.
+def at_once(jobs: Sequence[Iterator[None]], workers: int, poll: Callable[[], None]) -> None:
+    """Take all the steps of all ``jobs``, of ``workers`` jobs at a time, and call ``poll`` in this thread meanwhile.
 
-    Returns when none is running any more; then raises what the first of them that failed has raised.
+    With one worker this thread takes the steps. After an error no job takes another step; when none is at one any more,
+    the error of the first that failed is raised.
     """
+    if workers == 1:
+        for job in jobs:
+            for _ in job:
+                poll()
+        return
+    ended = threading.Event()
+
+    def take_steps(job: Iterator[None]) -> None:
+        try:
+            for _ in job:
+                if ended.is_set():
+                    return
+        except BaseException:
+            ended.set()
+            raise
+
     with ThreadPoolExecutor(workers, thread_name_prefix=THREAD_NAME) as pool:
-        running = [pool.submit(job) for job in jobs]
-        while wait(running, timeout=IDLE_S).not_done:
-            idle()
-    for job in running:
-        job.result()
+        running = [pool.submit(take_steps, job) for job in jobs]
+        try:
+            while wait(running, timeout=IDLE_S).not_done:
+                poll()
+        finally:
+            ended.set()
+    for taken in running:
+        taken.result()
 
 
 def usable_cores() -> int:

@@ -8,26 +8,24 @@ label uint8 (H, W) class ids. What the pass finds of the heights (:class:`drdg.t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import rasterio
 import xxhash
 
 from drdg.files import whole_file, write_json, xxh128
 from drdg.shards.codec import npy_header
 from drdg.shards.crew import ALONE, Crew
-from drdg.shards.plan import Plan, slug
+from drdg.shards.plan import Plan, refuse_changed, slug
 from drdg.shards.threads import at_once
 from drdg.shards.writer import write_array
 from drdg.tiles import ground
 from drdg.tiles.dsm import whole_steps
-from drdg.tiles.raster import TopReader
+from drdg.tiles.raster import TopReader, block_cache
 from drdg.tiles.windows import Window
 
 # Beside the shards while they are built.
@@ -36,9 +34,10 @@ SCRATCH = "scratch"
 SURFACES = "surfaces"
 # Rows read at once: those of a 6000 pixel wide TOP are some 50 MB as they are read and worked on, however tall it is.
 BAND_ROWS, BAND_PIXELS = 512, 512 * 6000
-# Megabytes of blocks that GDAL keeps: a row of the largest usual ones, where its default is 5 % of all memory. (Its
-# GTIFF_DIRECT_IO would read uncompressed files at three times the rate, but takes a file cut short for a whole one.)
-GDAL = {"GDAL_CACHEMAX": 128}
+# Blocks that GDAL keeps, in rows of blocks: bands end within a block, and each block is to be decoded once. By default
+# they would grow to 5 % of all memory. (GDAL's GTIFF_DIRECT_IO would read uncompressed files at three times the rate,
+# but takes a file cut short for a whole one.)
+ROWS_OF_BLOCKS, LEAST_CACHE_BYTES = 1.5, 16 << 20
 
 
 @dataclass(frozen=True)
@@ -54,12 +53,15 @@ class UnpackedTop:
 def unpack_top(plan: Plan, number: int, folder: Path, crew: Crew = ALONE) -> None:
     """Read one TOP of the plan into ``folder``, unless it is there whole; its layers at once if there are the cores.
 
-    Raises ``ValueError`` when a file of it cannot be read or has gaps.
+    Raises ``ValueError`` when a file of it cannot be read, has gaps, or is no longer the one that was planned.
     """
     record = _stem(plan, number, folder / SCRATCH).with_suffix(".json")
-    if has_surface(plan, number, folder) and _is_unpacked(record):
+    if has_surface(plan, number, folder) and _is_unpacked(record, crew.poll):
         return
-    with rasterio.Env(**GDAL), TopReader(plan.archive, plan.tops[number]) as reader, ExitStack() as files:
+    with ExitStack() as files:
+        reader = files.enter_context(TopReader(plan.archive, plan.tops[number]))
+        cache = max(LEAST_CACHE_BYTES, int(ROWS_OF_BLOCKS * reader.row_of_blocks_bytes))
+        files.enter_context(block_cache(cache))
         survey = ground.Survey(reader.gsd_m)
         bands = list(reader.row_bands(_band_rows(reader.width, survey.cell_px)))
         arrays = {
@@ -67,18 +69,13 @@ def unpack_top(plan: Plan, number: int, folder: Path, crew: Crew = ALONE) -> Non
             for name, (shape, dtype) in _layers(plan, reader).items()
         }
 
-        def unpack_layer(name: str, step: Callable[[], None]) -> None:
-            with rasterio.Env(**GDAL):  # each thread has its own
-                for band in bands:
-                    arrays[name].append(_read_layer(reader, name, band, survey))
-                    step()
+        def unpack_layer(name: str) -> Iterator[None]:
+            for band in bands:
+                arrays[name].append(_read_layer(reader, name, band, survey))
+                yield
 
-        # Only this thread may speak to the other ranks.
-        if crew.cores == 1:
-            for name in arrays:
-                unpack_layer(name, crew.poll)
-        else:
-            at_once([partial(unpack_layer, name, _nothing) for name in arrays], crew.cores, crew.poll)
+        at_once([unpack_layer(name) for name in arrays], crew.cores, crew.poll)
+    refuse_changed(plan, number)
     if plan.with_dsm:
         _save_surface(plan, number, folder, survey.surface())
     digests = {array.path.name: array.hash.hexdigest() for array in arrays.values()}
@@ -96,13 +93,14 @@ def _read_layer(reader: TopReader, name: str, band: Window, survey: ground.Surve
     return whole_steps(heights)
 
 
-def _nothing() -> None:
-    pass
-
-
 def has_surface(plan: Plan, number: int, folder: Path) -> bool:
-    """Whether what is to be kept of a TOP's heights is there."""
-    return not plan.with_dsm or _stem(plan, number, folder / SURFACES).with_suffix(".json").is_file()
+    """Whether what is to be kept of a TOP's heights is there and can be read."""
+    try:
+        if plan.with_dsm:
+            _load_surface(plan, number, folder)
+    except (OSError, EOFError, ValueError, KeyError, TypeError):  # not there, or no more what was written
+        return False
+    return True
 
 
 def unsurveyed(plan: Plan, folder: Path) -> set[int]:
@@ -123,8 +121,8 @@ def height_range_m(plan: Plan, number: int, folder: Path) -> list[float]:
 class UnpackedTops:
     """The unpacked TOPs of a plan by number.
 
-    Only the last used one stays mapped: what has been read of a mapping counts as memory of the process, which is not
-    to grow with the archive, and mapping a TOP anew for every tile takes a millisecond or two.
+    Only one stays mapped: what has been read of a mapping counts as memory of the process, which is not to grow with
+    the archive. Tiles come shuffled, so that with several TOPs nearly every tile maps one anew: a millisecond of five.
     """
 
     def __init__(self, plan: Plan, folder: Path) -> None:
@@ -196,11 +194,11 @@ def _band_rows(width: int, cell_px: int) -> int:
     return max(1, rows // cell_px) * cell_px
 
 
-def _is_unpacked(record: Path) -> bool:
+def _is_unpacked(record: Path, poll: Callable[[], None]) -> bool:
     """Whether the arrays of an interrupted build are there, as they were written."""
     try:
         digests = json.loads(record.read_bytes())
-        return all(xxh128(record.with_name(name)) == digest for name, digest in digests.items())
+        return all(xxh128(record.with_name(name), poll) == digest for name, digest in digests.items())
     except FileNotFoundError:
         return False
     except (ValueError, AttributeError):  # a record that is none
@@ -226,6 +224,6 @@ def _save_surface(plan: Plan, number: int, folder: Path, surface: ground.Surface
 def _load_surface(plan: Plan, number: int, folder: Path) -> ground.Surface:
     stem = _stem(plan, number, folder / SURFACES)
     values = json.loads(stem.with_suffix(".json").read_bytes())
-    cells = np.load(stem.with_suffix(".npy")) if values["ground"] else None
+    cells = np.load(stem.with_suffix(".npy"), mmap_mode="r") if values["ground"] else None
     low, high = values["range_m"]
     return ground.Surface(low, high, cells, values["cell_px"])

@@ -9,6 +9,7 @@ again gives the same bytes.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,16 @@ from typing import Any
 import numpy as np
 
 from drdg.datasets.base import VOID
-from drdg.files import seal, whole_file, write_json, xxh128
+from drdg.files import SEAL, clear_abandoned, is_sealed, seal, whole_file, write_json, xxh128
 from drdg.shards.codec import RAW, Codec, npy_header
 from drdg.shards.crew import ALONE, Crew
 from drdg.shards.tar import EncodedSample, ShardFile, encode
 
 MANIFEST = "manifest.json"
-# What a killed build leaves of a file it was at.
-UNFINISHED = "**/.*.tmp"
+ENTRY = {"file", "samples", "bytes", "xxh128", "index_xxh128"}
+# Names from a manifest become parts of commands and paths: nothing that a shell or a file system reads otherwise.
+SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.tar")
+PLAN = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def shard_name(number: int) -> str:
@@ -89,14 +92,28 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a finished folder, None when there is none; ``ValueError`` when it is damaged."""
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_bytes())
+        text = path.read_bytes()
+        manifest = json.loads(text)
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise ValueError(f"{path}: is not JSON ({error}); remove it and build again: what is whole is kept") from error
     if not isinstance(manifest, dict) or not {"plan", "domain", "shards"} <= manifest.keys() or not manifest["shards"]:
         raise ValueError(f"{path}: is no manifest of shards; remove it and build again: what is whole is kept")
+    if SEAL in manifest and not is_sealed(text):
+        raise ValueError(f"{path}: is not as it was written; remove it and build again: what is whole is kept")
+    require_entries(manifest, str(folder))
     return manifest
+
+
+def require_entries(manifest: dict[str, Any], name: str) -> None:
+    """Raise ``ValueError`` unless a manifest describes its shards as this version does, by names that are safe."""
+    if not all(isinstance(entry, dict) and entry.keys() >= ENTRY for entry in manifest["shards"]):
+        raise ValueError(f"{name}: its manifest was written by another version of this suite; build these shards again")
+    names = [(manifest["plan"], PLAN), *((entry["file"], SHARD) for entry in manifest["shards"])]
+    for text, form in names:
+        if not isinstance(text, str) or not form.fullmatch(text):
+            raise ValueError(f"{name}: its manifest has the name {text!r}, which no build gives; build it again")
 
 
 def finish(
@@ -116,8 +133,7 @@ def finish(
     manifest = seal({**description, **_totals(entries, pixels, description["domain"]["classes"], plan)})
 
     def write() -> None:
-        for unfinished in folder.glob(UNFINISHED):
-            unfinished.unlink(missing_ok=True)
+        clear_abandoned(folder)
         write_json(folder / MANIFEST, manifest)
 
     crew.shared(write)

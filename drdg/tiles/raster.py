@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 import rasterio
 import rasterio.windows
+from rasterio.env import get_gdal_config, set_gdal_config
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 
 from drdg.datasets.base import Archive, Top
@@ -19,6 +20,7 @@ from drdg.tiles.windows import Window
 LOWEST_M, HIGHEST_M = -500.0, 9000.0
 # Pixels may differ this much in width and height before they count as not square.
 SQUARE_TOLERANCE = 0.01
+CACHE = "GDAL_CACHEMAX"
 
 
 class TopReader:
@@ -94,6 +96,15 @@ class TopReader:
         """Whether it has a label."""
         return self._label is not None
 
+    @property
+    def row_of_blocks_bytes(self) -> int:
+        """Bytes of what GDAL must decode at once to read rows: a row of blocks of each file, all bands."""
+        files = [file for file in (self._image, self._dsm, self._label) if file is not None]
+        return sum(
+            file.width * file.block_shapes[0][0] * sum(np.dtype(kind).itemsize for kind in file.dtypes)
+            for file in files
+        )
+
     def row_bands(self, rows: int) -> Iterator[Window]:
         """Windows of the full width and at most ``rows`` rows that together cover the TOP."""
         for row in range(0, self.height, rows):
@@ -144,6 +155,17 @@ class TopReader:
             return file.read(bands, window=place)
         except RasterioError as error:
             raise _damaged(path, error) from error
+
+
+@contextmanager
+def block_cache(size: int) -> Iterator[None]:
+    """Let GDAL keep ``size`` bytes of decoded blocks, of all files and threads, in the block, and then what it kept."""
+    before = get_gdal_config(CACHE)
+    set_gdal_config(CACHE, size)  # rasterio.Env would not put the old size back
+    try:
+        yield
+    finally:
+        set_gdal_config(CACHE, before)
 
 
 def _count_gaps(heights: np.ndarray, raw: np.ndarray, nodata: float | None) -> int:

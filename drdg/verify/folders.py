@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from drdg.config import DomainConfig, ShardsConfig
@@ -66,7 +67,7 @@ class FolderReport:
         found += [Finding(self.folder / name, "belongs to no shard of this folder") for name in self.extra]
         return found + [Finding(self.folder / SURFACES, problem) for _, problem in self.surface_problems]
 
-    @property
+    @cached_property
     def tally(self) -> Tally:
         """All its shards counted together."""
         return total(shard.tally for shard in self.shards)

@@ -51,7 +51,7 @@ def total(tallies: Iterable[Tally]) -> Tally:
         whole.samples += one.samples
         whole.bytes += one.bytes
         whole.label_pixels += one.label_pixels
-        whole.windows += one.windows
+        whole.windows.update(one.windows)  # += would go through all that was counted before
         whole.georeferenced += one.georeferenced
         whole.with_crs += one.with_crs
         for top, (low, high) in one.heights_m.items():

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -14,10 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from drdg.datasets import open_archive
+from drdg.files import SEAL, seal, write_json
 from drdg.shards import build as build_module
 from drdg.shards import unpack
 from drdg.shards.build import build_shards, find_shards
 from drdg.shards.crew import Alone
+from drdg.shards.plan import make_plan
 from drdg.shards.store import ShardStore
 from drdg.shards.writer import MANIFEST, index_path
 
@@ -152,6 +156,52 @@ def test_zstd_holds_the_same_samples(shared_town: Any, built: Path, tmp_path: Pa
             assert np.array_equal(getattr(one, name), getattr(other, name))
 
 
+def test_two_builds_of_one_folder_at_once_both_end_well(
+    shared_town: Any, built: Path, tmp_path: Path, contents: Contents
+) -> None:
+    fork = multiprocessing.get_context("fork")
+    for _ in range(5):
+        children = [fork.Process(target=build, args=(shared_town, tmp_path / "both")) for _ in range(3)]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join()
+        assert [child.exitcode for child in children] == [0, 0, 0]
+        assert contents(tmp_path / "both" / built.name) == contents(built)
+        shutil.rmtree(tmp_path / "both")
+
+
+def test_scratch_that_a_finished_build_took_away_is_not_missed(
+    shared_town: Any, built: Path, tmp_path: Path, contents: Contents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_encoded, others = build_module.write_encoded, []
+
+    def after_another_build(*arguments: Any) -> None:
+        if not others:
+            others.append(build(shared_town, tmp_path))
+        write_encoded(*arguments)
+
+    def build_of_the_other(*arguments: Any) -> None:
+        monkeypatch.setattr(build_module, "write_encoded", write_encoded)
+        after_another_build(*arguments)
+
+    monkeypatch.setattr(build_module, "write_encoded", build_of_the_other)
+    folder = build(shared_town, tmp_path)
+    assert others == [folder]
+    assert contents(folder) == contents(built)
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(make_town: Callable[..., Any], tmp_path: Path) -> None:
+    town = make_town()
+    label = town.root / "label/2_10.tif"
+    domain = town.domain()
+    plan = make_plan(open_archive(domain.archive), domain, town.shards(), need_label=True)
+    label.write_bytes(label.read_bytes() + b"\0")
+    unpack.unpack_top(plan, 0, tmp_path / "folder")
+    with pytest.raises(ValueError, match=r"label/2_10\.tif: was changed while shards were built from it"):
+        unpack.unpack_top(plan, 1, tmp_path / "folder")
+
+
 def test_a_finished_folder_is_left_alone(shared_town: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = build(shared_town, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
@@ -189,7 +239,8 @@ def test_building_again_mends_a_damaged_folder(
 def test_the_manifest_of_another_plan_is_refused(shared_town: Any, tmp_path: Path) -> None:
     folder = build(shared_town, tmp_path)
     manifest = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(json.dumps(manifest | {"plan": "0123456789abcdef"}))
+    del manifest[SEAL]
+    write_json(folder / MANIFEST, seal(manifest | {"plan": "0123456789abcdef"}))
     with pytest.raises(ValueError, match=r"manifest\.json: is the manifest of another plan; remove the folder"):
         build(shared_town, tmp_path)
 

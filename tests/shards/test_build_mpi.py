@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,6 +84,49 @@ def test_a_build_goes_on_with_another_number_of_processes(
     done = mpiexec(3, COMMAND, "--config", config)
     assert done.returncode == 0, done.stderr
     assert contents(town.root / "shards") == whole
+
+
+def test_builds_whose_ranks_are_killed_go_on_to_the_same_bytes(
+    mpiexec: Run, config: Path, town: Any, tmp_path: Path, contents: Contents
+) -> None:
+    """Of two or three ranks a random one is killed after a random number of shards; others go on, in the end alone."""
+    whole = wanted(town, tmp_path / "alone", contents)
+    rng = random.Random(0)
+    killed = 0
+    for _ in range(6):
+        shutil.rmtree(town.root / "shards", ignore_errors=True)
+        for size in (2, 3):
+            killed += killed_build(config, town.root / "shards", size, rng.randrange(1, 5), rng)
+        done = mpiexec(rng.choice((1, 2)), COMMAND, "--config", config)
+        assert done.returncode == 0, done.stderr
+        assert contents(town.root / "shards") == whole
+    assert killed >= 6
+
+
+def killed_build(config: Path, root: Path, size: int, shards: int, rng: random.Random) -> bool:
+    """Whether a rank was killed when there were ``shards`` more, and ended the build."""
+    begun = len(list(root.rglob("*.index.json")))
+    start = [Path(sys.prefix, "bin/mpiexec"), "-n", str(size), sys.executable, COMMAND, "--config", config]
+    build = subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while build.poll() is None and len(list(root.rglob("*.index.json"))) < begun + shards:
+        time.sleep(0.001)
+    ranks = ranks_under(build.pid)
+    if build.poll() is None and ranks:
+        os.kill(rng.choice(ranks), signal.SIGKILL)
+    return build.wait() != 0
+
+
+def ranks_under(launcher: int) -> list[int]:
+    """The Python processes that a launcher, or what it has started, has started."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()]
+    family, ranks = {launcher}, []
+    for pid, parent, arguments in sorted(rows, key=lambda row: int(row[0])):
+        if int(parent) in family:
+            family.add(int(pid))
+            if arguments.startswith(sys.executable):
+                ranks.append(int(pid))
+    return ranks
 
 
 def cut_a_raster(town: Any, *_: object) -> str:

@@ -137,32 +137,45 @@ def test_an_interruption_from_the_keyboard_ends_the_process() -> None:
     assert b"KeyboardInterrupt" in said
 
 
-def test_all_are_run_and_this_thread_is_idle_meanwhile() -> None:
-    waited, let_go, ran = [], threading.Event(), []
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_all_steps_are_taken(workers: int) -> None:
+    taken, polls = [], []
 
-    def idle() -> None:
-        waited.append(threading.current_thread())
-        let_go.set()
+    def job(number: int) -> Iterator[None]:
+        for step in range(4):
+            taken.append((number, step))
+            yield
 
-    def job() -> None:
-        assert let_go.wait(60)
-        ran.append(1)
-
-    at_once([job] * 3, 2, idle)
-    assert len(ran) == 3
-    assert set(waited) == {threading.current_thread()}
+    at_once([job(number) for number in range(3)], workers, lambda: polls.append(threading.current_thread()))
+    assert sorted(taken) == [(number, step) for number in range(3) for step in range(4)]
+    assert set(polls) <= {threading.current_thread()}
 
 
-def test_the_first_error_comes_when_all_have_ended() -> None:
-    ended = []
+def test_this_thread_polls_while_others_work() -> None:
+    polled = threading.Event()
 
-    def fail() -> None:
+    def job() -> Iterator[None]:
+        assert polled.wait(PATIENCE_S)
+        yield
+
+    at_once([job(), job(), job()], 2, polled.set)
+    assert polled.is_set()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_after_an_error_no_job_goes_on(workers: int) -> None:
+    polls = iter(range(3))
+
+    def endless() -> Iterator[None]:
+        while True:
+            time.sleep(0.001)
+            yield
+
+    def failing() -> Iterator[None]:
+        yield
         raise ValueError("first")
 
-    def slow() -> None:
-        time.sleep(0.05)
-        ended.append(1)
-
     with pytest.raises(ValueError, match="first"):
-        at_once([fail, slow], 2, lambda: None)
-    assert ended == [1]
+        at_once([failing(), endless()], workers, lambda: None)
+    with pytest.raises(StopIteration):  # and so it is when the polling fails, or is interrupted
+        at_once([endless(), endless()], workers, lambda: next(polls) and None)

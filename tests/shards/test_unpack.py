@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rasterio.env import get_gdal_config
 
 from drdg.datasets import open_archive
 from drdg.shards import unpack
 from drdg.shards.crew import Alone
 from drdg.shards.plan import Plan, make_plan
 from drdg.shards.unpack import SCRATCH, SURFACES, UnpackedTops, has_surface, height_range_m, unpack_top
+from drdg.tiles.raster import TopReader
+from drdg.tiles.windows import Window
 
 
 @pytest.fixture
@@ -132,3 +135,23 @@ def test_bands_are_whole_cells_of_any_width() -> None:
     assert unpack._band_rows(60_000, 20) == 40
     assert unpack._band_rows(10**7, 20) == 20
     assert unpack._band_rows(100, 1) == 512
+
+
+def test_gdal_keeps_a_row_of_blocks_and_no_share_of_the_memory(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    read = TopReader.read_image
+
+    def look(reader: TopReader, window: Window) -> np.ndarray:
+        seen.append(get_gdal_config("GDAL_CACHEMAX"))
+        return read(reader, window)
+
+    monkeypatch.setattr(TopReader, "read_image", look)
+    before = get_gdal_config("GDAL_CACHEMAX")
+    unpack_top(plan, 0, tmp_path)
+    assert set(seen) == {unpack.LEAST_CACHE_BYTES}
+    monkeypatch.setattr(TopReader, "row_of_blocks_bytes", property(lambda reader: 40 << 20))
+    unpack_top(plan, 1, tmp_path)
+    assert seen[-1] == 60 << 20
+    assert get_gdal_config("GDAL_CACHEMAX") == before

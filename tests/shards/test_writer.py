@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,7 +123,9 @@ def test_the_manifest_sums_the_shards_up(tmp_path: Path) -> None:
     names = [shard_name(number) for number in range(2)]
     for count, name in zip((3, 2), names, strict=True):
         write_shard(tmp_path / name, samples(count), "plan")
-    (tmp_path / ".shard-000001.tar.host-1.tmp").write_bytes(b"left by a killed build")
+    left = tmp_path / ".shard-000001.tar.host-1.tmp"
+    left.write_bytes(b"by a killed build")
+    os.utime(left, (1, 1))
     finish(tmp_path, names, "plan", DOMAIN | {"extra": 1})
     manifest = read_manifest(tmp_path)
     assert manifest is not None
