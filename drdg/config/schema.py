@@ -134,7 +134,8 @@ class BerhuConfig(Section):
     fraction: float = Field(default=0.2, gt=0)
     """Threshold as a share of the largest residual: L = 0.2 max|residual| (paper, under equation 5)."""
     scope: Literal["image", "batch"] = "image"
-    """Where the largest residual is sought. ``batch`` (released code) depends on the batch and the rank."""
+    """Where the largest residual is sought. ``batch`` (released code) depends on the rank and its
+    ``gan.micro_batch``."""
     live_threshold: bool = False
     """Let gradients flow through the threshold (released code). It reverses the sign at the worst pixel."""
     additive_eps: float = Field(default=0.0, ge=0)

@@ -78,7 +78,10 @@ class DeepSpeedEngine:
             self.engine.step()  # which counts micro-batches, and is one at the last of them
             results.append((share, (loss.detach(), parts)))
         if self.engine.skipped_steps:
-            raise FloatingPointError("DeepSpeed met gradients that are not finite; lower gan.generator_lr or critic_lr")
+            raise FloatingPointError(
+                "DeepSpeed left out an update whose gradients are not finite; lower gan.generator_lr or gan.critic_lr "
+                "and continue from the last checkpoint"
+            )
         return add_up(results)
 
     def state_dict(self) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def whole_state(state: dict[str, Any], partitions: Sequence[Partition]) -> dict[
     for piece, (partition, options) in enumerate(zip(partitions, state["param_groups"], strict=True)):
         first, count = sum(len(group["params"]) for group in groups), len(partition.parameters)
         columns = {
-            name: partition.whole(value) if _is_cut(value, partition) else [_copy(value) for _ in range(count)]
+            name: partition.whole(value) if _is_by_weight(name, value) else [_copy(value) for _ in range(count)]
             for name, value in state["state"].get(piece, {}).items()
         }
         if columns:  # there are none before the first step
@@ -70,19 +70,16 @@ def cut_state(state: dict[str, Any], partitions: Sequence[Partition]) -> dict[st
         if rows:
             assert len(rows) == len(partition.parameters), "a state for some of the parameters only"
             values[piece] = {
-                name: partition.cut([row[name] for row in rows]) if _is_of_parameter(value, partition) else _copy(value)
+                name: partition.cut([row[name] for row in rows]) if _is_by_weight(name, value) else _copy(value)
                 for name, value in rows[0].items()
             }
         groups.append({**options, "params": [piece]})
     return {"state": values, "param_groups": groups}
 
 
-def _is_cut(value: Any, partition: Partition) -> bool:
-    return isinstance(value, Tensor) and value.shape == partition.piece.shape
-
-
-def _is_of_parameter(value: Any, partition: Partition) -> bool:
-    return isinstance(value, Tensor) and value.shape == partition.parameters[0].shape
+def _is_by_weight(name: str, value: Any) -> bool:
+    """Whether torch's optimizers keep it for each weight; their count of steps, also a tensor, they call ``step``."""
+    return isinstance(value, Tensor) and name != "step"
 
 
 def _copy(value: Any) -> Any:
