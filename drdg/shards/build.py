@@ -106,6 +106,7 @@ def _unwritable(folder: Path, error: OSError) -> ValueError:
 def _build(plan: Plan, folder: Path, crew: Crew) -> None:
     name = plan.archive.name
     todo = crew.shared(lambda: _begin(plan, folder))
+    clear_abandoned(folder)  # by each rank, as only a process's own node knows that it is dead
     tops = crew.shared(lambda: _needed_tops(plan, folder, todo))
     unpacked = UnpackedTops(plan, folder)
 
@@ -145,7 +146,6 @@ def _unless_finished(plan: Plan, folder: Path) -> Iterator[None]:
 def _begin(plan: Plan, folder: Path) -> list[int]:
     """Make ready to build; return the numbers of the shards that are missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    clear_abandoned(folder)
     # Listed rather than asked for one by one: NFS remembers for a while that a name was not there, and would hide the
     # shards that other nodes are about to write.
     there = {path.name for path in folder.iterdir()}
