@@ -13,7 +13,7 @@ import pytest
 import rasterio
 from hypothesis import settings
 from rasterio.transform import from_origin
-from towns import _contents, _write_tiff, make_town, shared_town, small_town, town
+from towns import _contents, _write_tiff, make_town, shared_town, small_town, town, town_config
 
 from drdg.config import Config, load_config
 from drdg.shards.build import build_shards
@@ -23,7 +23,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may wait for a download
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same tests on every machine
 
-__all__ = ["_contents", "_write_tiff", "make_town", "shared_town", "small_town", "town"]  # fixtures of many tests
+__all__ = [
+    "_contents",
+    "_write_tiff",
+    "make_town",
+    "shared_town",
+    "small_town",
+    "town",
+    "town_config",
+]  # fixtures of many tests
 
 # No wall-clock limits: a busy machine is no error of ours.
 settings.register_profile("drdg", deadline=None)

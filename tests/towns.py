@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import yaml
 from affine import Affine
 
 from drdg.config import DescribedArchive, DomainConfig, ShardsConfig
@@ -115,3 +116,17 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(name="contents")
 def _contents() -> Callable[[Path], dict[str, bytes]]:
     return contents
+
+
+@pytest.fixture
+def town_config(town: Town) -> Path:
+    """A file that configures shards of ``town``, as source and, in other tiles, as target."""
+    domain = town.domain().model_dump(mode="json")
+    values = {
+        "source": domain,
+        "target": domain | {"stride": 128},
+        "shards": town.shards().model_dump(mode="json"),
+    }
+    path = town.root / "config.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return path

@@ -19,7 +19,7 @@ import numpy as np
 
 from drdg.config import DomainConfig, ShardsConfig
 from drdg.datasets import open_archive
-from drdg.files import clear_abandoned
+from drdg.files import PARTIAL, clear_abandoned
 from drdg.shards.crew import ALONE, Crew
 from drdg.shards.plan import Plan, Tile, make_plan
 from drdg.shards.tar import EncodedSample, encode
@@ -127,7 +127,19 @@ def _build(plan: Plan, folder: Path, crew: Crew) -> None:
         _describe(plan, folder, crew),
         crew,
     )
-    crew.shared(lambda: shutil.rmtree(folder / SCRATCH, ignore_errors=True))
+    crew.shared(lambda: _clear_away(folder))
+
+
+def _clear_away(folder: Path) -> None:
+    """Remove what only building needs, and what processes on any node were at when they were killed.
+
+    All is whole now, so nobody needs it any more, not even another build of the folder (see :func:`_unless_finished`);
+    but for its manifest, which that writes last.
+    """
+    shutil.rmtree(folder / SCRATCH, ignore_errors=True)
+    for left in folder.glob(f"**/{PARTIAL}"):
+        if not left.name.startswith(f".{MANIFEST}."):
+            left.unlink(missing_ok=True)
 
 
 @contextmanager

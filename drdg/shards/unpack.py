@@ -199,9 +199,7 @@ def _is_unpacked(record: Path, poll: Callable[[], None]) -> bool:
     try:
         digests = json.loads(record.read_bytes())
         return all(xxh128(record.with_name(name), poll) == digest for name, digest in digests.items())
-    except FileNotFoundError:
-        return False
-    except (ValueError, AttributeError):  # a record that is none
+    except (FileNotFoundError, ValueError, AttributeError):  # not there, or a record that is none
         return False
 
 

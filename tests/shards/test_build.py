@@ -156,6 +156,17 @@ def test_zstd_holds_the_same_samples(shared_town: Any, built: Path, tmp_path: Pa
             assert np.array_equal(getattr(one, name), getattr(other, name))
 
 
+def test_what_another_nodes_killed_process_left_is_cleared_away(
+    shared_town: Any, built: Path, tmp_path: Path, contents: Contents
+) -> None:
+    folder = tmp_path / built.name
+    for name in (".shard-000001.tar.another-node-7.tmp", "scratch/.00000-1_9.image.npy.another-node-7.tmp"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"a part")
+    build(shared_town, tmp_path)
+    assert contents(folder) == contents(built)
+
+
 def test_two_builds_of_one_folder_at_once_both_end_well(
     shared_town: Any, built: Path, tmp_path: Path, contents: Contents
 ) -> None:

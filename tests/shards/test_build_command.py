@@ -23,19 +23,6 @@ TELLING = (
 )
 
 
-@pytest.fixture
-def config(town: Any) -> Path:
-    domain = town.domain().model_dump(mode="json")
-    values = {
-        "source": domain,
-        "target": domain | {"stride": 128},
-        "shards": town.shards().model_dump(mode="json"),
-    }
-    path = town.root / "config.yaml"
-    path.write_text(yaml.safe_dump(values, sort_keys=False))
-    return path
-
-
 def run(*arguments: object, code: str | None = None) -> subprocess.CompletedProcess[str]:
     start = [sys.executable, *(["-c", code] if code else []), str(COMMAND)]
     return subprocess.run([*start, *map(str, arguments)], capture_output=True, text=True, check=False)
@@ -49,8 +36,8 @@ def test_help_waits_for_nothing() -> None:
     assert done.returncode == 0
 
 
-def test_a_dry_run_prints_the_plan_without_torch(config: Path, town: Any) -> None:
-    done = run("--config", config, "--dry-run", code=TELLING)
+def test_a_dry_run_prints_the_plan_without_torch(town_config: Path, town: Any) -> None:
+    done = run("--config", town_config, "--dry-run", code=TELLING)
     source, target, end = done.stdout.splitlines()
     assert source.startswith("source: 3 TOPs, 24 tiles, 5 shards, 2.4 MB to ")
     assert target.startswith("target: 3 TOPs, 18 tiles, 4 shards, 1.5 MB to ")
@@ -59,14 +46,14 @@ def test_a_dry_run_prints_the_plan_without_torch(config: Path, town: Any) -> Non
     assert not (town.root / "shards").exists()
 
 
-def test_the_configuration_is_printed(config: Path) -> None:
-    done = run("--config", config, "--print-config", "source.stride=100")
+def test_the_configuration_is_printed(town_config: Path) -> None:
+    done = run("--config", town_config, "--print-config", "source.stride=100")
     assert yaml.safe_load(done.stdout)["source"]["stride"] == 100
     assert done.returncode == 0
 
 
-def test_it_builds_and_prints_the_folders(config: Path, town: Any) -> None:
-    done = run("--config", config, "--domain", "target")
+def test_it_builds_and_prints_the_folders(town_config: Path, town: Any) -> None:
+    done = run("--config", town_config, "--domain", "target")
     assert done.returncode == 0, done.stderr
     folder = Path(done.stdout.strip())
     assert folder == build_shards(town.domain(stride=128), town.shards(), need_label=False)
@@ -83,8 +70,8 @@ def test_it_builds_and_prints_the_folders(config: Path, town: Any) -> None:
         (["source.strid=4"], ["source.strid", "source.stride"]),
     ],
 )
-def test_what_a_user_can_mend_is_one_sentence(config: Path, arguments: list[str], words: list[str]) -> None:
-    done = run("--config", config, *arguments)
+def test_what_a_user_can_mend_is_one_sentence(town_config: Path, arguments: list[str], words: list[str]) -> None:
+    done = run("--config", town_config, *arguments)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
@@ -94,13 +81,13 @@ def test_what_a_user_can_mend_is_one_sentence(config: Path, arguments: list[str]
 
 
 def test_killed_while_it_writes_and_built_again(
-    config: Path, town: Any, tmp_path: Path, contents: Callable[[Path], dict[str, bytes]]
+    town_config: Path, town: Any, tmp_path: Path, contents: Callable[[Path], dict[str, bytes]]
 ) -> None:
     """The real command; the kills at every other moment are in test_build.py."""
     domain = town.domain(stride=48)
     wanted = contents(build_shards(domain, town.shards(root=tmp_path / "whole"), need_label=True))
     rng = random.Random(0)
-    arguments = ["--config", config, "--domain", "source", "source.stride=48"]
+    arguments = ["--config", town_config, "--domain", "source", "source.stride=48"]
     child = subprocess.Popen([sys.executable, COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     goal = rng.randint(1, 6)
     while child.poll() is None and len(list(town.root.glob("shards/*/*.tar"))) < goal:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from affine import Affine
 
 from drdg.shards.build import build_shards
@@ -27,19 +26,6 @@ Contents = Callable[[Path], dict[str, bytes]]
 SMALL_DISK, LARGE_DISK = "5m", "100m"
 
 
-@pytest.fixture
-def config(town: Any) -> Path:
-    domain = town.domain().model_dump(mode="json")
-    values = {
-        "source": domain,
-        "target": domain | {"stride": 128},
-        "shards": town.shards().model_dump(mode="json"),
-    }
-    path = town.root / "config.yaml"
-    path.write_text(yaml.safe_dump(values, sort_keys=False))
-    return path
-
-
 def wanted(town: Any, root: Path, contents: Contents, **knobs: object) -> dict[str, bytes]:
     """What one process, without MPI, writes for both domains."""
     build_shards(town.domain(), town.shards(root=root, **knobs), need_label=True)
@@ -49,10 +35,10 @@ def wanted(town: Any, root: Path, contents: Contents, **knobs: object) -> dict[s
 
 @pytest.mark.parametrize(("size", "codec"), [(1, "raw"), (2, "raw"), (3, "raw"), (2, "zstd"), (3, "zstd")])
 def test_the_bytes_do_not_depend_on_the_number_of_processes(
-    size: int, codec: str, mpiexec: Run, config: Path, town: Any, tmp_path: Path, contents: Contents
+    size: int, codec: str, mpiexec: Run, town_config: Path, town: Any, tmp_path: Path, contents: Contents
 ) -> None:
     root = tmp_path / f"by {size}"
-    done = mpiexec(size, COMMAND, "--config", config, f"shards.root={root}", f"shards.codec={codec}")
+    done = mpiexec(size, COMMAND, "--config", town_config, f"shards.root={root}", f"shards.codec={codec}")
     assert done.returncode == 0, done.stderr
     assert contents(root) == wanted(town, tmp_path / "alone", contents, codec=codec)
     folders = [Path(line) for line in done.stdout.splitlines()]
@@ -62,32 +48,32 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(
     assert len(done.stderr.splitlines()) == 4, done.stderr
 
 
-def test_a_dry_run_is_printed_once(mpiexec: Run, config: Path, town: Any) -> None:
-    done = mpiexec(2, COMMAND, "--config", config, "--dry-run")
+def test_a_dry_run_is_printed_once(mpiexec: Run, town_config: Path, town: Any) -> None:
+    done = mpiexec(2, COMMAND, "--config", town_config, "--dry-run")
     assert done.returncode == 0, done.stderr
     assert [line.partition(":")[0] for line in done.stdout.splitlines()] == ["source", "target"]
     assert not (town.root / "shards").exists()
 
 
 def test_a_build_goes_on_with_another_number_of_processes(
-    mpiexec: Run, config: Path, town: Any, tmp_path: Path, contents: Contents
+    mpiexec: Run, town_config: Path, town: Any, tmp_path: Path, contents: Contents
 ) -> None:
     """Of a build by two, some shards are lost, one is cut, and the manifest is missing."""
     whole = wanted(town, tmp_path / "alone", contents)
-    assert mpiexec(2, COMMAND, "--config", config).returncode == 0
+    assert mpiexec(2, COMMAND, "--config", town_config).returncode == 0
     for folder in (town.root / "shards").iterdir():
         (folder / "manifest.json").unlink()
         shards = sorted(folder.glob("*.tar"))
         shards[0].with_suffix(".index.json").unlink()
         shards[1].unlink()
         os.truncate(shards[2], 1000)
-    done = mpiexec(3, COMMAND, "--config", config)
+    done = mpiexec(3, COMMAND, "--config", town_config)
     assert done.returncode == 0, done.stderr
     assert contents(town.root / "shards") == whole
 
 
 def test_builds_whose_ranks_are_killed_go_on_to_the_same_bytes(
-    mpiexec: Run, config: Path, town: Any, tmp_path: Path, contents: Contents
+    mpiexec: Run, town_config: Path, town: Any, tmp_path: Path, contents: Contents
 ) -> None:
     """Of two or three ranks a random one is killed after a random number of shards; others go on, in the end alone."""
     whole = wanted(town, tmp_path / "alone", contents)
@@ -96,17 +82,17 @@ def test_builds_whose_ranks_are_killed_go_on_to_the_same_bytes(
     for _ in range(6):
         shutil.rmtree(town.root / "shards", ignore_errors=True)
         for size in (2, 3):
-            killed += killed_build(config, town.root / "shards", size, rng.randrange(1, 5), rng)
-        done = mpiexec(rng.choice((1, 2)), COMMAND, "--config", config)
+            killed += killed_build(town_config, town.root / "shards", size, rng.randrange(1, 5), rng)
+        done = mpiexec(rng.choice((1, 2)), COMMAND, "--config", town_config)
         assert done.returncode == 0, done.stderr
         assert contents(town.root / "shards") == whole
     assert killed >= 6
 
 
-def killed_build(config: Path, root: Path, size: int, shards: int, rng: random.Random) -> bool:
+def killed_build(town_config: Path, root: Path, size: int, shards: int, rng: random.Random) -> bool:
     """Whether a rank was killed when there were ``shards`` more, and ended the build."""
     begun = len(list(root.rglob("*.index.json")))
-    start = [Path(sys.prefix, "bin/mpiexec"), "-n", str(size), sys.executable, COMMAND, "--config", config]
+    start = [Path(sys.prefix, "bin/mpiexec"), "-n", str(size), sys.executable, COMMAND, "--config", town_config]
     build = subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while build.poll() is None and len(list(root.rglob("*.index.json"))) < begun + shards:
         time.sleep(0.001)
@@ -152,10 +138,10 @@ def take_the_archive_away(town: Any, *_: object) -> str:
 
 @pytest.mark.parametrize("spoil", [cut_a_raster, change_a_gsd, put_a_file_in_the_way, take_the_archive_away])
 def test_bad_input_ends_all_processes_with_one_sentence(
-    spoil: Callable[..., str], mpiexec: Run, config: Path, town: Any, write_tiff: Callable[..., None]
+    spoil: Callable[..., str], mpiexec: Run, town_config: Path, town: Any, write_tiff: Callable[..., None]
 ) -> None:
     named = spoil(town, write_tiff)
-    done = mpiexec(3, COMMAND, "--config", config)
+    done = mpiexec(3, COMMAND, "--config", town_config)
     assert done.returncode == 2
     assert done.stdout == ""
     said = [line for line in done.stderr.splitlines() if ", 0 s left" not in line]
@@ -165,15 +151,15 @@ def test_bad_input_ends_all_processes_with_one_sentence(
 
 
 def test_a_mended_raster_lets_the_build_go_on(
-    mpiexec: Run, config: Path, town: Any, tmp_path: Path, contents: Contents
+    mpiexec: Run, town_config: Path, town: Any, tmp_path: Path, contents: Contents
 ) -> None:
     whole = wanted(town, tmp_path / "alone", contents)
     path = town.root / "dsm/2_10.tif"
     good = path.read_bytes()
     cut_a_raster(town)
-    assert mpiexec(2, COMMAND, "--config", config).returncode == 2
+    assert mpiexec(2, COMMAND, "--config", town_config).returncode == 2
     path.write_bytes(good)
-    assert mpiexec(2, COMMAND, "--config", config).returncode == 0
+    assert mpiexec(2, COMMAND, "--config", town_config).returncode == 0
     # The folder of the plan with the cut file has another name, and is none of finished shards.
     folders = [folder for folder in (town.root / "shards").iterdir() if (folder / "manifest.json").exists()]
     built = {f"{folder.name}/{name}": data for folder in folders for name, data in contents(folder).items()}
@@ -194,12 +180,14 @@ def own_mounts() -> list[str]:
 
 
 def test_a_full_disk_keeps_what_was_whole(
-    own_mounts: list[str], mpiexec: Run, config: Path, town: Any, tmp_path: Path, contents: Contents
+    own_mounts: list[str], mpiexec: Run, town_config: Path, town: Any, tmp_path: Path, contents: Contents
 ) -> None:
     whole = wanted(town, tmp_path / "alone", contents)
     disk = tmp_path / "disk"
     disk.mkdir()
-    build = f'"{sys.prefix}/bin/mpiexec" -n 2 "{sys.executable}" "{COMMAND}" --config "{config}" shards.root="{disk}"'
+    build = (
+        f'"{sys.prefix}/bin/mpiexec" -n 2 "{sys.executable}" "{COMMAND}" --config "{town_config}" shards.root="{disk}"'
+    )
     lines = f"""
         cd "{tmp_path}"
         mount -t tmpfs -o size={SMALL_DISK} none disk
