@@ -138,9 +138,14 @@ def one_sentence() -> Iterator[None]:
     except (ValueError, FloatingPointError) as error:
         _end(error, str(error), BAD_INPUT)
     except OSError as error:
+        if error.errno is None and error.filename is None:  # none of the system's, but a sentence
+            _end(error, str(error), FAILED)
         sentence = f"{error.filename or 'a file'}: {error.strerror or error}{CURES.get(error.errno or 0, '')}"
         _end(error, sentence, FAILED)
     except KeyboardInterrupt as error:
+        # Work that has stopped by itself, where it could, says what it has saved and has a status for it.
+        if (status := getattr(error, "status", None)) is not None:
+            _end(error, str(error), status)
         _end(error, "stopped; the same command continues where it was", INTERRUPTED)
 
 

@@ -1,4 +1,4 @@
-"""Train a row's translator, alone or as one rank of those that torchrun or srun started."""
+"""Train a row's translator, alone or as one rank of those that torchrun, srun, mpiexec or deepspeed started."""
 
 from drdg.stages.rank import main
 

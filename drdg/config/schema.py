@@ -239,7 +239,8 @@ class DistributedConfig(Section):
     threads: int | None = Field(default=None, ge=1)
     """CPU threads per rank; null shares the machine's cores among the local ranks."""
     timeout_s: int = Field(default=1800, ge=1)
-    """Seconds after which a collective that nobody answers ends the run."""
+    """Seconds after which a rank that hangs ends the run: one that ends no iteration in them writes where it hangs to
+    the stage's folder ``hangs``, and a collective that nobody answers gives up."""
 
 
 class SegmentationConfig(Section):

@@ -83,7 +83,12 @@ class DdpEngine(PlainEngine):
         # No static_graph: with a penalty's double backward it skips the reduction without a word (torch 2.13).
         # Whether buffers are broadcast does not matter: no network has any.
         devices = [device.index] if device.type == "cuda" else None
-        self.wrapped = DistributedDataParallel(phase, device_ids=devices, gradient_as_bucket_view=True)
+        # To look for unused parameters, of which there are none, is what keeps DDP from packing its buckets anew after
+        # the first iteration. In which order three ranks or more add their gradients up depends on a weight's place in
+        # its bucket, so an iteration would differ in the last bit when it is the first after a restart.
+        self.wrapped = DistributedDataParallel(
+            phase, device_ids=devices, gradient_as_bucket_view=True, find_unused_parameters=True
+        )
         super().__init__(self.wrapped, optimizer, micro_batches)
 
     def alone(self) -> AbstractContextManager[None]:

@@ -157,7 +157,7 @@ def open_crew(alone: T, quiet: bool = False) -> Iterator[MpiCrew | T]:
     if processes == 1:
         yield alone
         return
-    world = _join(rank, processes)
+    world = join_world(rank, processes)
     crew = MpiCrew(world, quiet)
     try:
         yield crew
@@ -174,7 +174,11 @@ def open_crew(alone: T, quiet: bool = False) -> Iterator[MpiCrew | T]:
         raise word from None
 
 
-def _join(rank: int, processes: int) -> MPI.Intracomm:
+def join_world(rank: int, processes: int) -> MPI.Intracomm:
+    """MPI's communicator of ``processes``, of which this one is ``rank``.
+
+    Raises ``ValueError`` when there is no MPI, or when each process would be alone in it.
+    """
     try:
         with warnings.catch_warnings():
             # Of variables of another MPI's launcher; what they lead to is said below.

@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# DeepSpeed's launcher sets the same, but for one that it has another name for, and this.
+DEEPSPEED = {"LOCAL_WORLD_SIZE": "LOCAL_SIZE"}
+DEEPSPEED_ONLY = "CROSS_RANK"
 # srun sets these for every task of a step; a batch script outside srun has no SLURM_STEP_ID.
 SRUN = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE", "SLURM_STEP_NODELIST")
 # What MPI's launchers tell each process: its rank and how many there are. Hydra (MPICH, Intel MPI), Slurm's pmi2 and
@@ -21,6 +24,8 @@ MPIEXEC = (
     ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
     ("PMI_RANK", "PMI_SIZE"),
 )
+# Hydra alone sets this beside PMI's; srun does not.
+HYDRA_ONLY = "MPI_LOCALNRANKS"
 # Ports above the privileged and below Linux's ephemeral range (32768-60999), picked by job so that jobs do not meet.
 FIRST_PORT, PORTS = 20000, 10000
 
@@ -38,20 +43,26 @@ class Topology:
     launcher: str = "single"
 
 
-def discover(environment: Mapping[str, str] | None = None, first_host: Callable[[str], str] | None = None) -> Topology:
-    """Read the place of this process from what torchrun or srun set; alone if neither did.
+def discover(
+    environment: Mapping[str, str] | None = None,
+    first_host: Callable[[str], str] | None = None,
+    meet: Callable[[int, int], Topology] | None = None,
+) -> Topology:
+    """Read the place of this process from what torchrun, DeepSpeed's launcher, srun or mpiexec set; alone if none did.
 
-    ``first_host`` resolves a Slurm node list (default: ``scontrol show hostnames``). Raises ``ValueError`` when a
-    launcher's variables are only partly there, or when the launcher is one that this function does not know.
+    ``first_host`` resolves a Slurm node list (default: ``scontrol show hostnames``). mpiexec says no more than rank and
+    size; with these ``meet`` asks MPI for the rest (default: ``bootstrap.meet_by_mpi``), together with all other ranks.
+    Raises ``ValueError`` when a launcher's variables are only partly there, or when it says too little.
     """
     environment = os.environ if environment is None else environment
     if "RANK" in environment or "WORLD_SIZE" in environment:
         return _from_torchrun(environment)
+    if _is_by_mpiexec(environment):
+        rank, size = mpi_place(environment)
+        return (meet or _meet_by_mpi)(rank, size) if size > 1 else Topology(launcher="mpiexec")
     if "SLURM_STEP_ID" in environment:
         return _from_srun(environment, first_host or _first_host)
-    for _, name in MPIEXEC:
-        if int(environment.get(name, "1")) > 1:
-            raise ValueError(f"{name}={environment[name]} says that mpiexec started this; start it by torchrun or srun")
+    _refuse_silent_launcher(environment)
     return Topology()
 
 
@@ -79,16 +90,42 @@ def mpi_place(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
             return int(environment.get(rank, "0")), int(environment[size])
     if "SLURM_STEP_ID" in environment:
         return int(environment.get("SLURM_PROCID", "0")), _tasks_of_step(environment)
+    _refuse_silent_launcher(environment)
+    return 0, 1
+
+
+def _refuse_silent_launcher(environment: Mapping[str, str]) -> None:
     if "PMIX_RANK" in environment:
         raise ValueError(
             f"PMIX_RANK={environment['PMIX_RANK']} says that a launcher started this, but nothing how many processes; "
             "start it by srun or by the mpiexec of your MPI"
         )
-    return 0, 1
+
+
+def _is_by_mpiexec(environment: Mapping[str, str]) -> bool:
+    """Whether mpiexec started this process, and not srun, which sets PMI's variables, too, for MPI programs.
+
+    Inside an allocation mpiexec starts by srun what starts the ranks, which inherit the variables of that step.
+    """
+    names = [size for _, size in MPIEXEC if size in environment]
+    if names == ["PMI_SIZE"] and "SLURM_STEP_ID" in environment and HYDRA_ONLY not in environment:
+        return int(environment["PMI_SIZE"]) != _tasks_of_step(environment)
+    return bool(names)
+
+
+def _meet_by_mpi(rank: int, size: int) -> Topology:
+    from drdg.distributed.bootstrap import meet_by_mpi
+
+    return meet_by_mpi(rank, size)
 
 
 def _from_torchrun(environment: Mapping[str, str]) -> Topology:
-    _refuse_half_set(environment, TORCHRUN, "torchrun")
+    launcher = "torchrun"
+    if DEEPSPEED_ONLY in environment:
+        launcher = "deepspeed"
+        renamed = {ours: environment[theirs] for ours, theirs in DEEPSPEED.items() if theirs in environment}
+        environment = {**renamed, **environment}
+    _refuse_half_set(environment, TORCHRUN, launcher)
     return Topology(
         rank=int(environment["RANK"]),
         world_size=int(environment["WORLD_SIZE"]),
@@ -96,7 +133,7 @@ def _from_torchrun(environment: Mapping[str, str]) -> Topology:
         local_world_size=int(environment["LOCAL_WORLD_SIZE"]),
         master_address=environment["MASTER_ADDR"],
         master_port=int(environment["MASTER_PORT"]),
-        launcher="torchrun",
+        launcher=launcher,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -14,13 +15,18 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Parse the command line and take part in training."""
-    arguments = cli.parser("Train a row's translator, alone or as one rank of those that torchrun or srun started.")
+    arguments = cli.parser("Train a row's translator, alone or as one rank of those that a launcher started.")
     arguments.add_argument("--row", default="drdg", help="row of the table, by its name (default: drdg)")
+    # DeepSpeed's launcher gives it to each process, unless it is told not to, and says it by a variable as well.
+    arguments.add_argument("--local_rank", help=argparse.SUPPRESS)
     cli.run(arguments, train)
 
 
 def train(config: Config, options: argparse.Namespace) -> None:
     """Train the translator of ``options.row`` together with the other ranks."""
+    # Read when torch is loaded. Of its warnings every rank would write one that DDP looks for unused parameters in vain
+    # (``DdpEngine`` says why it does) and, where addresses have no names, one for each connection.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from drdg.distributed.group import process_group
     from drdg.distributed.topology import discover
     from drdg.experiments import find_row

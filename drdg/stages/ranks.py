@@ -13,6 +13,7 @@ from drdg.distributed.group import fair_threads
 from drdg.files import write_text
 from drdg.stages.workspace import Stage
 from drdg.tracking import Handle
+from drdg.training.preemption import INTERRUPTED, TRY_AGAIN
 
 
 def start_ranks(stage: Stage, config: Config, run: Handle) -> None:
@@ -42,6 +43,11 @@ def start_ranks(stage: Stage, config: Config, run: Handle) -> None:
         try:
             elastic_launch(launch, sys.executable)(*command)
         except ChildFailedError as error:
+            # Rank 0 alone ends so, and has said so.
+            if (status := error.failures[0].exitcode if 0 in error.failures else 0) in (TRY_AGAIN, INTERRUPTED):
+                stopped = KeyboardInterrupt()
+                stopped.status, stopped.said_elsewhere = status, True  # type: ignore[attr-defined]
+                raise stopped from error
             raise ValueError(f"row {stage.row}: a rank of its GAN training failed; the reason is above") from error
         except SignalException as error:
             raise KeyboardInterrupt(str(error)) from error

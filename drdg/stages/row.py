@@ -49,7 +49,7 @@ def train_gan_as_rank(stages: RowStages, group: Group, run: Handle) -> None:
         need_dsm=config.loss.uses_depth,
         dsm=config.dsm,
     )
-    train_translator(stages.row.translator, config, stream, stages.gan.folder, group, run.log)
+    train_translator(stages.row.translator, config, stream, stages.gan.folder, group, run.log, flush=run.try_to_flush)
     if group.is_first:
         stages.gan.finish()
 
@@ -75,7 +75,14 @@ def translate(stages: RowStages, run: Handle) -> None:
 def segment(stages: RowStages, run: Handle) -> None:
     """Train the row's segmentor."""
     config, out = stages.config, stages.segment.folder
-    train_segmentor(config, stages.training_shards, out, log=run.log, validate=validation(config))
+    train_segmentor(
+        config,
+        stages.training_shards,
+        out,
+        log=run.log,
+        validate=validation(config),
+        flush=run.try_to_flush,
+    )
     stages.segment.finish()
 
 

@@ -51,6 +51,9 @@ class Handle:
     def flush(self) -> None:
         """Write what waits."""
 
+    def try_to_flush(self) -> None:
+        """Write what waits, or warn that it still waits."""
+
     def close(self, status: str = "FINISHED") -> None:
         """Write what waits and end the run."""
 
@@ -95,10 +98,7 @@ class RunHandle(Handle):
         now = int(time.time() * 1000)
         self._waiting += [Metric(clean_name(name), float(value), now, step) for name, value in values.items()]
         if len(self._waiting) >= FLUSH_VALUES or time.monotonic() - self._last_flush >= FLUSH_SECONDS:
-            try:
-                self.flush()
-            except ValueError as error:
-                warnings.warn(f"{error} ({len(self._waiting)} values wait and are tried again)", stacklevel=2)
+            self.try_to_flush()
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Keep settings as dotted names; one that differs from an earlier attempt's goes to a tag, as MLflow's
@@ -157,6 +157,13 @@ class RunHandle(Handle):
                 if new:
                     self._store.client.log_batch(self.run_id, metrics=new)
                 del self._waiting[: len(batch)]
+
+    def try_to_flush(self) -> None:
+        """Write what waits, or warn that it still waits."""
+        try:
+            self.flush()
+        except ValueError as error:
+            warnings.warn(f"{error} ({len(self._waiting)} values wait and are tried again)", stacklevel=3)
 
     def close(self, status: str = "FINISHED") -> None:
         """Write what waits and, if this handle began the run, end it: FINISHED, FAILED or KILLED."""

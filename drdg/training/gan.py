@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor
 
 from drdg.config import Config, digest, to_yaml
+from drdg.distributed.agreement import Agreement
 from drdg.distributed.engines import build_engine
 from drdg.distributed.group import Group
+from drdg.distributed.lost import naming_lost_ranks
 from drdg.methods import Translator, build_translator
 from drdg.progress import progress
 from drdg.training.checkpoint import load_newest, save_checkpoint, save_torch
 from drdg.training.clock import Clock
 from drdg.training.means import RunningMeans
+from drdg.training.preemption import Stopped, listening
 from drdg.training.schedule import build_schedule
+from drdg.training.watchdog import Watchdog
 
 Log = Callable[[dict[str, float], int], None]
+# Of distributed.timeout_s: where a rank hangs is to be written before the ranks that wait for it give up and end it.
+WATCHDOG = 0.95
 
 # What may differ between a run and the one that continues it: how long, how often, by how many processes.
 FREE_TO_CHANGE = frozenset(
@@ -59,25 +66,44 @@ class PairStream(Protocol):
 
 
 def train_translator(
-    name: str, config: Config, stream: PairStream, out: Path, group: Group, log: Log, quiet: bool = False
+    name: str,
+    config: Config,
+    stream: PairStream,
+    out: Path,
+    group: Group,
+    log: Log,
+    quiet: bool = False,
+    flush: Callable[[], None] = lambda: None,
 ) -> Path:
     """Train the translator called ``name`` and return the file of its final weights, written last.
 
-    Continues from the newest checkpoint under ``out``. ``log`` gets means over ranks and iterations, on rank 0 only.
+    Continues from the newest checkpoint under ``out``. ``log`` gets means over ranks and iterations, on rank 0 only;
+    ``flush`` is called there before each checkpoint, which no run that continues from it logs again.
     Raises ``ValueError`` when the checkpoints are another configuration's, ``FloatingPointError`` on a loss that is
-    not finite.
+    not finite, ``Stopped`` after a signal that asks for it, ``RankLost`` when another rank has ended.
     """
-    trainer = GanTrainer(name, config, stream, out, group, log)
-    trainer.resume()
-    trainer.train(quiet or not group.is_first)
-    return trainer.finish()
+    trainer = GanTrainer(name, config, stream, out, group, log, flush)
+    with naming_lost_ranks(group, trainer.how_to_continue):
+        trainer.resume()
+        trainer.train(quiet or not group.is_first)
+        return trainer.finish()
 
 
 class GanTrainer:
     """One translator with its engines, schedules and running means."""
 
-    def __init__(self, name: str, config: Config, stream: PairStream, out: Path, group: Group, log: Log):
-        self.name, self.config, self.stream, self.out, self.group, self.log = name, config, stream, out, group, log
+    def __init__(
+        self,
+        name: str,
+        config: Config,
+        stream: PairStream,
+        out: Path,
+        group: Group,
+        log: Log,
+        flush: Callable[[], None] = lambda: None,
+    ):
+        self.name, self.config, self.stream, self.out, self.group = name, config, stream, out, group
+        self.log, self.flush = log, flush
         self.batch_per_rank, left = divmod(config.gan.batch_size, group.world_size)
         if left:
             below = config.gan.batch_size - left
@@ -93,7 +119,9 @@ class GanTrainer:
         self.schedules = [build_schedule(engine.optimizer, config.gan.schedule) for engine in self.engines]
         self.since_log = RunningMeans(group)
         self.since_epoch = RunningMeans(group)
+        self.agreement = Agreement(group, timedelta(seconds=config.distributed.timeout_s))
         self.iteration = 0
+        self.saved: int | None = None
 
     @property
     def iterations(self) -> int:
@@ -102,7 +130,7 @@ class GanTrainer:
         return self.config.gan.iterations or math.ceil(pairs / self.config.gan.batch_size)
 
     def train(self, quiet: bool) -> None:
-        """Run the iterations that are left."""
+        """Run the iterations that are left, or those until a signal asks to stop. Raises ``Stopped`` then."""
         gan = self.config.gan
         batches = self.stream.batches(
             self.iteration,
@@ -114,16 +142,39 @@ class GanTrainer:
         )
         left = max(0, self.iterations - self.iteration)
         clock = Clock()
-        for batch in progress(
-            clock.watch(batches), "gan", start=self.iteration, total=self.iteration + left, quiet=quiet
-        ):
-            self.iterate(batch)
-            if self.iteration % gan.log_every == 0 or self.iteration == self.iterations:
-                self.report(clock)
-            if self.epoch_ended():
-                self.end_epoch()
-            if self.iteration % gan.checkpoint_every == 0 and self.iteration != self.iterations:
-                self.checkpoint()
+        shown = progress(clock.watch(batches), "gan", start=self.iteration, total=self.iteration + left, quiet=quiet)
+        with listening() as asked, self.watchdog() as watchdog:
+            for batch in shown:
+                self.iterate(batch)
+                if self.iteration % gan.log_every == 0 or self.iteration == self.iterations:
+                    self.report(clock)
+                if self.epoch_ended():
+                    self.end_epoch()
+                if self.iteration % gan.checkpoint_every == 0 and self.iteration != self.iterations:
+                    self.checkpoint()
+                if (number := self.agreement.ask(asked.number)) and self.iteration != self.iterations:
+                    self.stop(number)
+                watchdog.step()
+            self.agreement.close()
+
+    def stop(self, number: int) -> NoReturn:
+        """Save, and end all ranks because one of them got the signal ``number``."""
+        self.agreement.close()
+        if self.saved != self.iteration:
+            self.checkpoint()
+        raise Stopped(number, f"gan's iteration {self.iteration}", self.group.is_first)
+
+    def watchdog(self) -> Watchdog:
+        """What ends this rank when it hangs."""
+        rank = self.group.rank
+        seconds = WATCHDOG * self.config.distributed.timeout_s
+        return Watchdog(seconds, f"rank {rank}", self.out / f"hangs/rank-{rank}.txt", self.how_to_continue)
+
+    def how_to_continue(self) -> str:
+        """From where, in words."""
+        if self.saved is None:
+            return "nothing is saved yet, so the same command starts anew"
+        return f"the same command continues from the checkpoint of iteration {self.saved}"
 
     def iterate(self, batch: dict[str, Tensor]) -> None:
         """Update every phase that is due, in order."""
@@ -192,8 +243,10 @@ class GanTrainer:
             "since_epoch": self.since_epoch.state_dict(),
         }
         if self.group.is_first:
+            self.flush()
             save_checkpoint(self.out / "checkpoints", self.iteration, state, self.config.gan.keep_checkpoints)
         self.group.barrier()
+        self.saved = self.iteration
 
     def refuse_not_finite(self) -> None:
         """Stop before weights that are lost push the last good ones off the disk."""
@@ -228,7 +281,7 @@ class GanTrainer:
                 f"{self.out / 'checkpoints'}: has {state['iteration']} iterations already, more than the "
                 f"{self.iterations} asked for; raise gan.iterations or choose another run.name"
             )
-        self.iteration = state["iteration"]
+        self.iteration = self.saved = state["iteration"]
         self.translator.networks.load_state_dict(state["networks"])
         for engine, saved in zip(self.engines, state["optimizers"], strict=True):
             engine.load_state_dict(saved)

@@ -29,6 +29,7 @@ from drdg.tiles.order import draw
 from drdg.training.checkpoint import load_newest, save_checkpoint, save_torch
 from drdg.training.clock import Clock
 from drdg.training.means import RunningMeans
+from drdg.training.preemption import Stopped, listening
 from drdg.training.schedule import build_schedule
 
 Log = Callable[[dict[str, float], int], None]
@@ -39,19 +40,28 @@ SEEDS = 2**62  # how many seeds an update's dropout is drawn from; torch takes u
 
 
 def train_segmentor(
-    config: Config, shards: Path | Location, out: Path, *, log: Log, validate: Validate | None, quiet: bool = False
+    config: Config,
+    shards: Path | Location,
+    out: Path,
+    *,
+    log: Log,
+    validate: Validate | None,
+    quiet: bool = False,
+    flush: Callable[[], None] = lambda: None,
 ) -> Path:
     """Train a segmentor on the labelled ``shards`` and return ``out/segmentor.pt``, which is written last.
 
     That file holds ``state_dict``, ``classes``, ``config`` and ``step``, the update that the weights are of. Training
-    continues from the newest checkpoint under ``out``. ``log(values, update)`` gets means since it was last called.
+    continues from the newest checkpoint under ``out``. ``log(values, update)`` gets means since it was last called;
+    ``flush`` is called before each checkpoint, which no training that continues from it logs again.
     ``validate(segmentor)`` returns scores by name, among them ``miou``; it is called after every
     ``segmentation.validate_every`` epochs and at the end. Raises ``ValueError`` when shards and configuration do not go
-    together or the checkpoints are another configuration's, ``FloatingPointError`` on a loss that is not finite.
+    together or the checkpoints are another configuration's, ``FloatingPointError`` on a loss that is not finite,
+    ``Stopped`` after a signal that asks for it.
     """
     device = pick_device(config.distributed)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        trainer = SegmentorTrainer(config, ShardStore(shards), out, device, log, validate)
+        trainer = SegmentorTrainer(config, ShardStore(shards), out, device, log, validate, flush)
         trainer.resume()
         trainer.train(quiet)
         return trainer.finish()
@@ -61,12 +71,19 @@ class SegmentorTrainer:
     """One segmentor with its optimizer, schedule and running means; it sets the seed of torch's global generator."""
 
     def __init__(
-        self, config: Config, store: ShardStore, out: Path, device: torch.device, log: Log, validate: Validate | None
+        self,
+        config: Config,
+        store: ShardStore,
+        out: Path,
+        device: torch.device,
+        log: Log,
+        validate: Validate | None,
+        flush: Callable[[], None] = lambda: None,
     ):
         knobs = config.segmentation
         assert knobs.validation == "none" or validate is not None, "segmentation.validation without a validate function"
         self.config, self.knobs, self.store, self.out = config, knobs, store, out
-        self.device, self.log, self.validate = device, log, validate
+        self.device, self.log, self.validate, self.flush = device, log, validate, flush
         self.stream = LabelledStream(
             store, seed=config.run.seed, crop=knobs.crop, flip=knobs.flip, quarter_turn=knobs.quarter_turn
         )
@@ -102,7 +119,7 @@ class SegmentorTrainer:
         return self.knobs.iterations or math.ceil(crops / self.knobs.batch_size)
 
     def train(self, quiet: bool) -> None:
-        """Make the updates that are left."""
+        """Make the updates that are left, or those until a signal asks to stop. Raises ``Stopped`` then."""
         batches = self.stream.batches(
             self.step, self.steps, rank=0, world_size=1, batch_size=self.knobs.batch_size, workers=self.knobs.workers
         )
@@ -116,16 +133,20 @@ class SegmentorTrainer:
             quiet=quiet,
         )
         self.segmentor.train()
-        for batch in shown:
-            self.update(batch)
-            if self.step % self.knobs.log_every == 0 or self.step == self.steps:
-                self.report(clock)
-            if self._epochs_ended(1):
-                self.end_epoch()
-            if self._epochs_ended(self.knobs.validate_every):
-                self.score()
-            if self.step % self.knobs.checkpoint_every == 0 or self.step == self.steps:
-                self.checkpoint()
+        with listening() as asked:
+            for batch in shown:
+                self.update(batch)
+                if self.step % self.knobs.log_every == 0 or self.step == self.steps:
+                    self.report(clock)
+                if self._epochs_ended(1):
+                    self.end_epoch()
+                if self._epochs_ended(self.knobs.validate_every):
+                    self.score()
+                is_asked = asked.number and self.step != self.steps
+                if self.step % self.knobs.checkpoint_every == 0 or self.step == self.steps or is_asked:
+                    self.checkpoint()
+                if is_asked:
+                    raise Stopped(asked.number, f"the segmentor's update {self.step}")
 
     def update(self, batch: dict[str, Tensor]) -> None:
         """One step of Adam on a batch of crops."""
@@ -189,6 +210,7 @@ class SegmentorTrainer:
             "since_epoch": self.since_epoch.state_dict(),
             "best": self.best,
         }
+        self.flush()
         save_checkpoint(self.out / "checkpoints", self.step, state, KEEP_CHECKPOINTS)
 
     def resume(self) -> None:

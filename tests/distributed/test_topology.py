@@ -57,10 +57,36 @@ def test_a_half_set_srun_environment_is_refused(missing: str) -> None:
         discover({name: value for name, value in SRUN_SET.items() if name != missing}, first_host=lambda nodes: "x")
 
 
-@pytest.mark.parametrize("name", ["OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PMI_SIZE"])
-def test_singletons_that_mpiexec_started_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="torchrun or srun"):
-        discover({name: "2"})
+def met(rank: int, size: int) -> Topology:
+    return Topology(rank, size, 0, 1, "node1", 12345, "mpiexec")
+
+
+@pytest.mark.parametrize("name", ["OMPI_COMM_WORLD", "MV2_COMM_WORLD", "PMI"])
+def test_mpiexec_says_rank_and_size_and_mpi_the_rest(name: str) -> None:
+    variables = {f"{name}_RANK": "1", f"{name}_SIZE": "2"}
+    assert discover(variables, meet=met) == met(1, 2)
+    assert discover({f"{name}_RANK": "0", f"{name}_SIZE": "1"}, meet=met) == Topology(launcher="mpiexec")
+
+
+def test_mpiexec_inside_an_allocation_is_told_from_srun() -> None:
+    srun = {**SRUN_SET, "PMI_RANK": "3", "PMI_SIZE": "4"}  # as srun --mpi=pmi2 sets them
+    assert discover(srun, first_host=lambda nodes: "node1", meet=met).launcher == "srun"
+    proxies = {**SRUN_SET, "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "PMI_RANK": "5", "PMI_SIZE": "8"}
+    assert discover(proxies, meet=met) == met(5, 8)
+    assert discover({**srun, "MPI_LOCALNRANKS": "4"}, meet=met) == met(3, 4)
+
+
+def test_deepspeeds_launcher_has_its_own_name_for_the_ranks_of_a_node() -> None:
+    there = {name: value for name, value in TORCHRUN_SET.items() if name != "LOCAL_WORLD_SIZE"}
+    place = discover({**there, "LOCAL_SIZE": "2", "CROSS_RANK": "1", "CROSS_SIZE": "2"})
+    assert place == Topology(3, 4, 1, 2, "node1", 29400, "deepspeed")
+    with pytest.raises(ValueError, match=r"deepspeed's environment is half set \(LOCAL_WORLD_SIZE missing\)"):
+        discover({**there, "CROSS_RANK": "1"})
+
+
+def test_a_launcher_that_does_not_say_how_many_is_refused() -> None:
+    with pytest.raises(ValueError, match="how many processes"):
+        discover({"PMIX_RANK": "0"})
 
 
 def test_an_unresolved_master_is_an_error_never_localhost(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,13 @@ class Cluster:
         words = self.call("scontrol", "show", "job", "--oneliner", number).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
+    def node(self, act: str, name: str) -> None:
+        """Let a node lose its power (``crash``) or have it again (``start``), lose its network (``cut``) or have it
+        again (``heal``).
+        """
+        done = _run("node.sh", os.environ | KNOBS, act, name)
+        assert done.returncode == 0, done.stdout
+
     def wait(self, number: str) -> dict[str, str]:
         """Wait for a job's end."""
         while (job := self.job(number))["JobState"] not in ENDED:
