@@ -9,7 +9,7 @@ import argparse
 import errno
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
@@ -89,10 +89,17 @@ def refuse_folder_with_config(options: argparse.Namespace) -> None:
         raise ValueError("--folder is read without a configuration; leave out --config, --domain and overrides")
 
 
-def run(arguments: argparse.ArgumentParser, action: Callable[[Config, argparse.Namespace], None]) -> None:
-    """Parse the command line, call ``action``, and end with one sentence and a non-zero status on bad input."""
+def run(
+    arguments: argparse.ArgumentParser,
+    action: Callable[[Config, argparse.Namespace], None],
+    speaking: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> None:
+    """Parse the command line, call ``action``, and end with one sentence and a non-zero status on bad input.
+
+    The context ``speaking()`` sees each error first, to mark those whose sentence another process says.
+    """
     options = arguments.parse_intermixed_args()
-    with one_sentence():
+    with one_sentence(), speaking():
         config = _configure(options)
         if config is not None:
             action(config, options)

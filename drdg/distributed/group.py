@@ -7,14 +7,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from drdg.config import DistributedConfig
 from drdg.distributed.topology import Topology, discover
+from drdg.distributed.voice import once_per_run
 
 
 class Group:
@@ -99,9 +100,10 @@ def process_group(config: DistributedConfig, topology: Topology | None = None) -
         yield Group(topology, device)
         return
     timeout = timedelta(seconds=config.timeout_s)
+    store = _meeting_place(topology, timeout)
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
-        **_rendezvous(topology),
+        store=dist.PrefixStore("group", store),
         rank=topology.rank,
         world_size=topology.world_size,
         timeout=timeout,
@@ -111,18 +113,21 @@ def process_group(config: DistributedConfig, topology: Topology | None = None) -
             from drdg.distributed.deepspeed import adopt
 
             adopt(topology, timeout)
-        yield Group(topology, device)
+        with once_per_run(store, topology):
+            yield Group(topology, device)
     finally:
         dist.destroy_process_group()
 
 
-def _rendezvous(topology: Topology) -> dict[str, Any]:
-    """Where ranks meet: by torchrun's own variables, at the master, or, for DeepSpeed alone, nowhere."""
+def _meeting_place(topology: Topology, timeout: timedelta) -> dist.Store:
+    """Where ranks find each other: by torchrun's own variables, at the master, or, for DeepSpeed alone, nowhere."""
     if topology.world_size == 1:
-        return {"store": dist.HashStore()}
-    if topology.launcher == "torchrun":
-        return {"init_method": "env://"}
-    return {"init_method": f"tcp://{topology.master_address}:{topology.master_port}"}
+        return dist.HashStore()
+    where = f"tcp://{topology.master_address}:{topology.master_port}"
+    url = "env://" if topology.launcher == "torchrun" else where
+    store, _, _ = next(rendezvous(url, topology.rank, topology.world_size, timeout=timeout))
+    store.set_timeout(timeout)
+    return store
 
 
 def fair_threads(processes: int) -> int:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch.distributed as dist
 
-from drdg.distributed.group import Group
+if TYPE_CHECKING:
+    from drdg.distributed.group import Group
 
 # How collectives end that cannot end well: words of gloo's and NCCL's errors, which come as plain RuntimeErrors.
 WORDS = ("gloo", "nccl", "connection closed by peer", "connection reset", "broken pipe", "timed out waiting")

@@ -24,6 +24,14 @@ MPIEXEC = (
     ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
     ("PMI_RANK", "PMI_SIZE"),
 )
+# Which of a node's processes this is, by the launcher that is nearest to it.
+LOCAL_RANKS = (
+    "LOCAL_RANK",
+    "MPI_LOCALRANKID",
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+    "MV2_COMM_WORLD_LOCAL_RANK",
+    "SLURM_LOCALID",
+)
 # Hydra alone sets this beside PMI's; srun does not.
 HYDRA_ONLY = "MPI_LOCALNRANKS"
 # Ports above the privileged and below Linux's ephemeral range (32768-60999), picked by job so that jobs do not meet.
@@ -79,7 +87,7 @@ def mpi_place(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
     a launcher does not say how many there are.
     """
     environment = os.environ if environment is None else environment
-    if int(environment.get("WORLD_SIZE", "1")) > 1:
+    if "WORLD_SIZE" in environment and _number(environment, "WORLD_SIZE") > 1:
         raise ValueError(
             f"WORLD_SIZE={environment['WORLD_SIZE']} says that torchrun started this; start it by mpiexec or srun, or "
             "unset torchrun's variables to run as one process"
@@ -87,9 +95,10 @@ def mpi_place(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
     # First mpiexec's: inside an allocation it starts by srun what starts the ranks, and they inherit that step's.
     for rank, size in MPIEXEC:
         if size in environment:
-            return int(environment.get(rank, "0")), int(environment[size])
+            return _number(environment, rank) if rank in environment else 0, _number(environment, size)
     if "SLURM_STEP_ID" in environment:
-        return int(environment.get("SLURM_PROCID", "0")), _tasks_of_step(environment)
+        place = _number(environment, "SLURM_PROCID") if "SLURM_PROCID" in environment else 0
+        return place, _tasks_of_step(environment)
     _refuse_silent_launcher(environment)
     return 0, 1
 
@@ -109,7 +118,7 @@ def _is_by_mpiexec(environment: Mapping[str, str]) -> bool:
     """
     names = [size for _, size in MPIEXEC if size in environment]
     if names == ["PMI_SIZE"] and "SLURM_STEP_ID" in environment and HYDRA_ONLY not in environment:
-        return int(environment["PMI_SIZE"]) != _tasks_of_step(environment)
+        return _number(environment, "PMI_SIZE") != _tasks_of_step(environment)
     return bool(names)
 
 
@@ -127,12 +136,12 @@ def _from_torchrun(environment: Mapping[str, str]) -> Topology:
         environment = {**renamed, **environment}
     _refuse_half_set(environment, TORCHRUN, launcher)
     return Topology(
-        rank=int(environment["RANK"]),
-        world_size=int(environment["WORLD_SIZE"]),
-        local_rank=int(environment["LOCAL_RANK"]),
-        local_world_size=int(environment["LOCAL_WORLD_SIZE"]),
+        rank=_number(environment, "RANK"),
+        world_size=_number(environment, "WORLD_SIZE"),
+        local_rank=_number(environment, "LOCAL_RANK"),
+        local_world_size=_number(environment, "LOCAL_WORLD_SIZE"),
         master_address=environment["MASTER_ADDR"],
-        master_port=int(environment["MASTER_PORT"]),
+        master_port=_number(environment, "MASTER_PORT"),
         launcher=launcher,
     )
 
@@ -143,19 +152,38 @@ def _from_srun(environment: Mapping[str, str], first_host: Callable[[str], str])
     if world_size == 1:
         return Topology(launcher="srun")
     return Topology(
-        rank=int(environment["SLURM_PROCID"]),
+        rank=_number(environment, "SLURM_PROCID"),
         world_size=world_size,
-        local_rank=int(environment["SLURM_LOCALID"]),
-        local_world_size=tasks_of_node(environment["SLURM_STEP_TASKS_PER_NODE"], int(environment["SLURM_NODEID"])),
+        local_rank=_number(environment, "SLURM_LOCALID"),
+        local_world_size=tasks_of_node(environment["SLURM_STEP_TASKS_PER_NODE"], _number(environment, "SLURM_NODEID")),
         master_address=first_host(environment["SLURM_STEP_NODELIST"]),
-        master_port=FIRST_PORT + int(environment["SLURM_JOB_ID"]) % PORTS,
+        master_port=FIRST_PORT + _number(environment, "SLURM_JOB_ID") % PORTS,
         launcher="srun",
     )
 
 
 def _tasks_of_step(environment: Mapping[str, str]) -> int:
     # The shell that salloc may open on a node is a step of one task that has the whole allocation's SLURM_NTASKS.
-    return int(environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS", "1"))
+    for name in ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"):
+        if environment.get(name):
+            return _number(environment, name)
+    return 1
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    try:
+        return int(environment[name])
+    except ValueError:
+        raise ValueError(
+            f"{name}={environment[name]!r} is no number; a launcher sets it, so unset it to run as one process, or "
+            "start this by the launcher itself"
+        ) from None
+
+
+def is_first_on_node(environment: Mapping[str, str] | None = None) -> bool:
+    """Whether the launcher calls this process its first on this node; also where none started it."""
+    environment = os.environ if environment is None else environment
+    return next((environment[name] for name in LOCAL_RANKS if name in environment), "0") == "0"
 
 
 def tasks_of_node(tasks_per_node: str, node: int) -> int:

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from drdg import cli
+from drdg.distributed.voice import once_per_node
 
 if TYPE_CHECKING:
     from drdg.config import Config
@@ -19,7 +20,7 @@ def main() -> None:
     arguments.add_argument("--row", default="drdg", help="row of the table, by its name (default: drdg)")
     # DeepSpeed's launcher gives it to each process, unless it is told not to, and says it by a variable as well.
     arguments.add_argument("--local_rank", help=argparse.SUPPRESS)
-    cli.run(arguments, train)
+    cli.run(arguments, train, once_per_node)
 
 
 def train(config: Config, options: argparse.Namespace) -> None:

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drdg.distributed.topology import SRUN, TORCHRUN, Topology, discover, mpi_place, mpi_processes, tasks_of_node
+from drdg.distributed.topology import (
+    SRUN,
+    TORCHRUN,
+    Topology,
+    discover,
+    is_first_on_node,
+    mpi_place,
+    mpi_processes,
+    tasks_of_node,
+)
 
 TORCHRUN_SET = {
     "RANK": "3",
@@ -149,3 +158,33 @@ def test_the_place_among_mpi_processes(environment: dict[str, str], place: tuple
 def test_a_launcher_that_is_none_for_mpi_is_refused(environment: dict[str, str], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         mpi_place(environment)
+
+
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [
+        ({**TORCHRUN_SET, "MASTER_PORT": "ib0"}, "MASTER_PORT='ib0'"),
+        ({**TORCHRUN_SET, "RANK": "3.5"}, "RANK='3.5'"),
+        ({**SRUN_SET, "SLURM_PROCID": "first"}, "SLURM_PROCID='first'"),
+        ({"PMI_RANK": "0", "PMI_SIZE": "many"}, "PMI_SIZE='many'"),
+    ],
+)
+def test_what_is_no_number_is_named(environment: dict[str, str], name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is no number; a launcher sets it"):
+        discover(environment, first_host=lambda nodes: "node1")
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_first"),
+    [
+        ({}, True),
+        ({"LOCAL_RANK": "0"}, True),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"SLURM_LOCALID": "1"}, False),
+        ({"LOCAL_RANK": "1", "SLURM_LOCALID": "0"}, False),  # torchrun, once per node by srun
+        ({"MPI_LOCALRANKID": "0", "SLURM_LOCALID": "3"}, True),  # mpiexec within a step
+        ({"OMPI_COMM_WORLD_LOCAL_RANK": "2"}, False),
+    ],
+)
+def test_the_first_of_a_node(environment: dict[str, str], is_first: bool) -> None:
+    assert is_first_on_node(environment) is is_first
