@@ -282,6 +282,28 @@ def test_a_run_ends_as_its_block_does(tracking: Tracking, error: BaseException, 
         assert "drdg.error" not in client(tracking).get_run(run.info.run_id).data.tags
 
 
+def test_a_run_that_another_process_continues_is_not_ended_by_the_first(tracking: Tracking, folder: Path) -> None:
+    """The first was cut off, and learns of its end when its run goes on elsewhere."""
+
+    def be_cut_off() -> None:
+        with tracking.stage("gan", "p", TAGS, {}) as first:
+            first.log({"loss": 1.0}, 1)
+            again = Tracking(None, "towns", folder).stage("gan", "p", TAGS, {})
+            assert isinstance(again, RunHandle)
+            continued.append(again)
+            raise ConnectionError("rank 0 has lost another rank")
+
+    continued: list[RunHandle] = []
+    with pytest.raises(ConnectionError):
+        be_cut_off()
+    (run,) = all_runs(tracking)
+    assert run.info.status == "RUNNING"
+    assert "drdg.error" not in run.data.tags
+    assert run.data.metrics == {"loss": 1.0}
+    continued[0].close()
+    assert all_runs(tracking)[0].info.status == "FINISHED"
+
+
 def test_values_wait_while_the_store_is_away(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow.exceptions import MlflowException
 

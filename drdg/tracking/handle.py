@@ -80,12 +80,16 @@ class RunHandle(Handle):
     An exception makes the run FAILED, Ctrl-C KILLED. Values that could not be written stay in the buffer and are tried
     again, with a warning, so that a store that is away for a while does not end a training of days; ``close`` raises
     ``ValueError`` when they still cannot be written.
+
+    A process that was cut off may end when another has long set its run going again (``restarts``); the run is then not
+    its own any more, to end or to blame an error for.
     """
 
-    def __init__(self, store: Store, run_id: str, *, fresh: bool, owner: bool) -> None:
+    def __init__(self, store: Store, run_id: str, *, fresh: bool, owner: bool, restarts: int = 0) -> None:
         self._store = store
         self.run_id = run_id
         self._owner = owner
+        self._restarts = restarts
         self._waiting: list[Metric] = []
         self._last_flush = time.monotonic()
         # What an earlier attempt logged, by name and step. None: nobody wrote here before, so there is nothing to ask.
@@ -168,9 +172,12 @@ class RunHandle(Handle):
     def close(self, status: str = "FINISHED") -> None:
         """Write what waits and, if this handle began the run, end it: FINISHED, FAILED or KILLED."""
         self.flush()
-        if self._owner:
+        if self._is_to_end():
             with self._store.writing():
                 self._store.client.set_terminated(self.run_id, status)
+
+    def _is_to_end(self) -> bool:
+        return self._owner and self._store.restarts(self.run_id) == self._restarts
 
     def environment(self) -> Mapping[str, str]:
         """Return the variables by which a subprocess finds the store and, with ``Tracking.join``, this run."""
@@ -183,7 +190,7 @@ class RunHandle(Handle):
             self.close()
             return
         try:
-            if self._owner:
+            if self._is_to_end():
                 self.tags({"drdg.error": shorten(f"{type(error).__name__}: {error}", 500)})
             self.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         except ValueError as second:  # the first error is the one to see

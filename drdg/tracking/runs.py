@@ -68,8 +68,8 @@ class Tracking:
         if run is None:
             handle = RunHandle(self._store, self._store.create(name, parent, words), fresh=True, owner=True)
         else:
-            self._store.reopen(run)
-            handle = RunHandle(self._store, run.info.run_id, fresh=False, owner=True)
+            restarts = self._store.reopen(run)
+            handle = RunHandle(self._store, run.info.run_id, fresh=False, owner=True, restarts=restarts)
             handle.tags(words)
         handle.params(params)
         return handle

@@ -29,6 +29,7 @@ DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 REMOTE = ("http", "https", "databricks")
 REACH_SECONDS = 10.0
 PARENT_TAG = "mlflow.parentRunId"
+RESTARTS = "drdg.restarts"
 
 
 class Store:
@@ -90,14 +91,20 @@ class Store:
         with self.writing():
             return self.client.create_run(self.experiment_id, tags={**own, **tags}, run_name=name).info.run_id
 
-    def reopen(self, run: Run) -> None:
-        """Set an earlier attempt's run going again and count the restart."""
+    def reopen(self, run: Run) -> int:
+        """Set an earlier attempt's run going again, count the restart and return the number of restarts."""
         with self.writing():
             self.client.update_run(run.info.run_id, status="RUNNING")
-            restarts = int(run.data.tags.get("drdg.restarts", 0)) + 1
-            self.client.set_tag(run.info.run_id, "drdg.restarts", str(restarts))
+            restarts = _restarts(run) + 1
+            self.client.set_tag(run.info.run_id, RESTARTS, str(restarts))
             if "drdg.error" in run.data.tags:
                 self.client.delete_tag(run.info.run_id, "drdg.error")
+        return restarts
+
+    def restarts(self, run_id: str) -> int:
+        """How often a run was set going again."""
+        with self.reading(f"read run {run_id} in"):
+            return _restarts(self.client.get_run(run_id))
 
     @contextmanager
     def reading(self, doing: str) -> Iterator[None]:
@@ -136,6 +143,10 @@ class Store:
                 f"(mlflow experiments restore --experiment-id {found.experiment_id}) or set another tracking.experiment"
             )
         return str(found.experiment_id)
+
+
+def _restarts(run: Run) -> int:
+    return int(run.data.tags.get(RESTARTS, 0))
 
 
 def _checked_uri(uri: str, source: str) -> tuple[str, Path | None]:
