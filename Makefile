@@ -31,7 +31,7 @@ CONFIG ?= configs/demo.yaml
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint clean
+.PHONY: help venv demo test lint packages clean
 .DELETE_ON_ERROR:
 
 help:
@@ -45,9 +45,14 @@ demo: $(READY)
 	"$(RUN)" launch/pipeline.py --config "$(CONFIG)"
 
 # Style and types first: they take seconds, and pytest's closing line is then the last one.
-test: lint
+test: lint packages
 	OMP_NUM_THREADS=1 "$(RUN)" -m pytest -n $(WORKERS) --dist loadgroup \
 	    --cov=drdg --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE)
+
+# What the tests on a Slurm cluster need of the system, which root on Debian and Ubuntu is spared from installing. Before
+# pytest, as apt must not use up a test's time.
+packages: $(READY_FOR_TESTS)
+	@"$(RUN)" tests/slurm/packages.py
 
 lint: $(READY_FOR_TESTS)
 	"$(RUN)" -m ruff check .

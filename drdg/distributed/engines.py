@@ -85,9 +85,13 @@ class DdpEngine(PlainEngine):
         devices = [device.index] if device.type == "cuda" else None
         # To look for unused parameters, of which there are none, is what keeps DDP from packing its buckets anew after
         # the first iteration. In which order three ranks or more add their gradients up depends on a weight's place in
-        # its bucket, so an iteration would differ in the last bit when it is the first after a restart.
+        # its bucket, so an iteration would differ in the last bit when it is the first after a restart. GPUs promise
+        # no bits, and there the buckets had better follow the order in which gradients come.
         self.wrapped = DistributedDataParallel(
-            phase, device_ids=devices, gradient_as_bucket_view=True, find_unused_parameters=True
+            phase,
+            device_ids=devices,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=device.type == "cpu",
         )
         super().__init__(self.wrapped, optimizer, micro_batches)
 
