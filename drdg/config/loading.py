@@ -21,7 +21,7 @@ from drdg.config.schema import Config
 # One that is not meant wherever its name occurs is named with the section it is in.
 NOT_IN_DIGEST = frozenset(
     {"root", "workers", "log_every", "checkpoint_every", "keep_checkpoints", "threads", "timeout_s", "tracking", "run"}
-    | {"cache", "source.shards", "target.shards", "gan.micro_batch"}
+    | {"cache", "source.shards", "target.shards", "gan.micro_batch", "milestone_every"}
 )
 
 # A file or an override may change one knob of a domain; the others stay the paper's.

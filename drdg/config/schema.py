@@ -221,6 +221,9 @@ class GanConfig(Section):
     """Iterations between checkpoints; the last iteration always has one."""
     keep_checkpoints: int = Field(default=2, ge=1)
     """How many of the newest checkpoints stay on disk."""
+    milestone_every: int | None = Field(default=None, ge=1)
+    """Iterations between milestones, checkpoints that are made beside those of ``checkpoint_every`` and never removed
+    while this stays as it is; null for none."""
 
 
 class DistributedConfig(Section):
@@ -281,6 +284,8 @@ class SegmentationConfig(Section):
     """Updates between logged losses."""
     checkpoint_every: int = Field(default=1000, ge=1)
     """Updates between checkpoints; the last update always has one."""
+    milestone_every: int | None = Field(default=None, ge=1)
+    """Updates between checkpoints that are never removed; as ``gan.milestone_every``."""
 
     @model_validator(mode="after")
     def _best_needs_validation(self) -> SegmentationConfig:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from drdg.distributed.group import Group
+
+T = TypeVar("T")
 
 
 class Agreement:
@@ -42,3 +45,12 @@ class Agreement:
         self._travelling = None
         work.wait()
         return int(numbers)
+
+    def of_first(self, value: T) -> T:
+        """What rank 0 gives as ``value``, which is to be small, on every rank. Waits for what still travels."""
+        if self._processes is None:
+            return value
+        self.close()
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=self._processes)
+        return values[0]

@@ -78,10 +78,7 @@ class DeepSpeedEngine:
             self.engine.step()  # which counts micro-batches, and is one at the last of them
             results.append((share, (loss.detach(), parts)))
         if self.engine.skipped_steps:
-            raise FloatingPointError(
-                "DeepSpeed left out an update whose gradients are not finite; lower gan.generator_lr or gan.critic_lr "
-                "and continue from the last checkpoint"
-            )
+            raise FloatingPointError("DeepSpeed left out an update whose gradients are not finite")
         return add_up(results)
 
     def state_dict(self) -> dict[str, Any]:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+import yaml
+from torch import Tensor, nn
 
-from drdg.config import SegmentationConfig
+from drdg.config import Config, SegmentationConfig, to_yaml
 from drdg.models.encoder_weights import first_line, hub_answers_or_is_left_alone, load_encoder
+from drdg.models.exports import read_weights, write_weights
 from drdg.models.smp import import_smp
 
 
@@ -46,18 +48,26 @@ def side_multiple(segmentor: nn.Module) -> int:
     return int(getattr(segmentor.get_submodule("encoder"), "output_stride", 1))
 
 
+def save_segmentor(
+    path: Path, weights: Mapping[str, Tensor], classes: Sequence[str], config: Config, step: int
+) -> None:
+    """Write a trained segmentor's ``weights``, of update ``step``, for :func:`load_segmentor`."""
+    write_weights(path, weights, {"classes": json.dumps(list(classes)), "config": to_yaml(config), "step": str(step)})
+
+
 def load_segmentor(path: Path) -> tuple[nn.Module, tuple[str, ...]]:
-    """A trained segmentor on the CPU, in evaluation mode, and its class names; ``path`` is training's ``segmentor.pt``.
+    """A trained segmentor on the CPU, in evaluation mode, and its class names; ``path`` is what training has written.
 
     Raises ``ValueError`` when there is none.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no trained segmentor; train one first")
-    values = torch.load(path, map_location="cpu", weights_only=True)
-    config = SegmentationConfig.model_validate(values["config"]["segmentation"])
-    segmentor = build_segmentor(config, len(values["classes"]), pretrained=False)
-    segmentor.load_state_dict(values["state_dict"])
-    return segmentor.eval(), tuple(values["classes"])
+    weights, notes = read_weights(path, "segmentor")
+    if not {"classes", "config"} <= notes.keys():
+        raise ValueError(f"{path}: does not say which segmentor's weights it holds; take a file that training wrote")
+    config = SegmentationConfig.model_validate(yaml.safe_load(notes["config"])["segmentation"])
+    classes = tuple(json.loads(notes["classes"]))
+    segmentor = build_segmentor(config, len(classes), pretrained=False)
+    segmentor.load_state_dict(weights)
+    return segmentor.eval(), classes
 
 
 def _architecture(smp: Any, name: str) -> type[nn.Module]:

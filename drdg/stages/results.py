@@ -20,7 +20,7 @@ from drdg.stages.workspace import RowStages
 from drdg.tiles.raster import TopReader
 from drdg.tiles.windows import Window
 from drdg.tracking import Handle
-from drdg.training.gan import load_translator
+from drdg.training.weights import load_translator
 
 SHOWN_TILES = 4
 

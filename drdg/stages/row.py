@@ -19,8 +19,9 @@ from drdg.shards.stream import UnpairedStream
 from drdg.stages.ranks import start_ranks
 from drdg.stages.workspace import RowStages, validation_domain
 from drdg.tracking import Handle
-from drdg.training.gan import load_translator, train_translator
+from drdg.training.gan import train_translator
 from drdg.training.segmentation import train_segmentor
+from drdg.training.weights import load_translator
 
 METRICS = "metrics.json"
 
@@ -49,7 +50,8 @@ def train_gan_as_rank(stages: RowStages, group: Group, run: Handle) -> None:
         need_dsm=config.loss.uses_depth,
         dsm=config.dsm,
     )
-    train_translator(stages.row.translator, config, stream, stages.gan.folder, group, run.log, flush=run.try_to_flush)
+    given = (stages.row.translator, config, stream, stages.gan.folder, group, run.log)
+    train_translator(*given, flush=run.try_to_flush, run_id=run.run_id)
     if group.is_first:
         stages.gan.finish()
 

@@ -63,7 +63,7 @@ class RowStages:
     @property
     def translator(self) -> Path | None:
         """The trained translator's file, for a row that trains one."""
-        return None if self.gan is None else self.gan.folder / "translator.pt"
+        return None if self.gan is None else self.gan.folder / "translator.safetensors"
 
     @property
     def translated(self) -> Path | None:
@@ -78,7 +78,7 @@ class RowStages:
     @property
     def segmentor(self) -> Path:
         """The trained segmentor's file."""
-        return self.segment.folder / "segmentor.pt"
+        return self.segment.folder / "segmentor.safetensors"
 
     def in_order(self) -> list[Stage]:
         """The stages that this row has, first to last."""

@@ -7,6 +7,8 @@ place in the stream, so a checkpoint needs no random state and a resumed run equ
 from __future__ import annotations
 
 import math
+import sys
+import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
@@ -15,30 +17,36 @@ from typing import Any, NoReturn, Protocol
 import torch
 from torch import Tensor
 
-from drdg.config import Config, digest, to_yaml
-from drdg.distributed.agreement import Agreement
-from drdg.distributed.engines import build_engine
+from drdg.config import Config, digest
+from drdg.distributed.engines import Engine, build_engine
 from drdg.distributed.group import Group
 from drdg.distributed.lost import naming_lost_ranks
-from drdg.methods import Translator, build_translator
+from drdg.distributed.microbatches import Result
 from drdg.progress import progress
-from drdg.training.checkpoint import load_newest, save_checkpoint, save_torch
+from drdg.training.accord import Accord
+from drdg.training.checkpoint import Unusable, find_newest, newest_step
 from drdg.training.clock import Clock
+from drdg.training.finite import is_finite
 from drdg.training.means import RunningMeans
 from drdg.training.preemption import Stopped, listening
 from drdg.training.schedule import build_schedule
 from drdg.training.watchdog import Watchdog
+from drdg.training.weights import fresh_translator, save_translator
+from drdg.training.writer import Writer
 
 Log = Callable[[dict[str, float], int], None]
 # Of distributed.timeout_s: where a rank hangs is to be written before the ranks that wait for it give up and end it.
 WATCHDOG = 0.95
+# For how long a rank that ends looks whether the checkpoint that rank 0 was writing has come.
+PATIENCE_S = 2.0
+POLL_S = 0.02
 
+TRANSLATOR = "translator.safetensors"
 # What may differ between a run and the one that continues it: how long, how often, by how many processes.
 FREE_TO_CHANGE = frozenset(
-    {"epochs", "iterations", "workers", "micro_batch", "log_every", "checkpoint_every", "keep_checkpoints"}
+    {"epochs", "iterations", "workers", "micro_batch", "log_every"}
+    | {"checkpoint_every", "keep_checkpoints", "milestone_every"}
 )
-# bfloat16 too begins with float32 weights, which its engine keeps beside the networks' own.
-DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
 
 
 class PairStream(Protocol):
@@ -74,15 +82,18 @@ def train_translator(
     log: Log,
     quiet: bool = False,
     flush: Callable[[], None] = lambda: None,
+    run_id: str = "",
 ) -> Path:
     """Train the translator called ``name`` and return the file of its final weights, written last.
 
     Continues from the newest checkpoint under ``out``. ``log`` gets means over ranks and iterations, on rank 0 only;
-    ``flush`` is called there before each checkpoint, which no run that continues from it logs again.
-    Raises ``ValueError`` when the checkpoints are another configuration's, ``FloatingPointError`` on a loss that is
-    not finite, ``Stopped`` after a signal that asks for it, ``RankLost`` when another rank has ended.
+    ``flush`` is called there before each checkpoint, which no run that continues from it logs again. ``run_id`` is the
+    MLflow run that rank 0 logs to; checkpoints keep it, and who continues from one in another run is told.
+    Raises ``ValueError`` when the checkpoints are another configuration's, ``Unusable`` when all of them are damaged,
+    ``FloatingPointError`` on a loss that is not finite, ``OSError`` when a file cannot be written, ``Stopped`` after a
+    signal that asks for it, each on all ranks together; ``RankLost`` when another rank has ended.
     """
-    trainer = GanTrainer(name, config, stream, out, group, log, flush)
+    trainer = GanTrainer(name, config, stream, out, group, log, flush, run_id)
     with naming_lost_ranks(group, trainer.how_to_continue):
         trainer.resume()
         trainer.train(quiet or not group.is_first)
@@ -101,9 +112,11 @@ class GanTrainer:
         group: Group,
         log: Log,
         flush: Callable[[], None] = lambda: None,
+        run_id: str = "",
     ):
         self.name, self.config, self.stream, self.out, self.group = name, config, stream, out, group
-        self.log, self.flush = log, flush
+        self.log, self.flush, self.run_id = log, flush, run_id
+        self.checkpoints = out / "checkpoints"
         self.batch_per_rank, left = divmod(config.gan.batch_size, group.world_size)
         if left:
             below = config.gan.batch_size - left
@@ -119,9 +132,15 @@ class GanTrainer:
         self.schedules = [build_schedule(engine.optimizer, config.gan.schedule) for engine in self.engines]
         self.since_log = RunningMeans(group)
         self.since_epoch = RunningMeans(group)
-        self.agreement = Agreement(group, timedelta(seconds=config.distributed.timeout_s))
+        gan = config.gan
+        self.writer = Writer(self.checkpoints, gan.keep_checkpoints, gan.milestone_every, group.device)
+        phases = [phase.name for phase in self.phases]
+        self.accord = Accord(group, timedelta(seconds=config.distributed.timeout_s), self.writer, phases)
         self.iteration = 0
         self.saved: int | None = None
+        """The iteration of the last checkpoint, which rank 0 may be writing yet."""
+        self.checkpoint_stall_s: list[float] = []
+        """How long training has waited for each checkpoint, in seconds."""
 
     @property
     def iterations(self) -> int:
@@ -143,25 +162,29 @@ class GanTrainer:
         left = max(0, self.iterations - self.iteration)
         clock = Clock()
         shown = progress(clock.watch(batches), "gan", start=self.iteration, total=self.iteration + left, quiet=quiet)
-        with listening() as asked, self.watchdog() as watchdog:
-            for batch in shown:
-                self.iterate(batch)
-                if self.iteration % gan.log_every == 0 or self.iteration == self.iterations:
-                    self.report(clock)
-                if self.epoch_ended():
-                    self.end_epoch()
-                if self.iteration % gan.checkpoint_every == 0 and self.iteration != self.iterations:
-                    self.checkpoint()
-                if (number := self.agreement.ask(asked.number)) and self.iteration != self.iterations:
-                    self.stop(number)
-                watchdog.step()
-            self.agreement.close()
+        try:
+            with listening() as asked, self.watchdog() as watchdog:
+                for batch in shown:
+                    self.iterate(batch)
+                    if self.iteration % gan.log_every == 0 or self.iteration == self.iterations:
+                        self.report(clock)
+                    if self.epoch_ended():
+                        self.end_epoch()
+                    if self.checkpoint_is_due() and self.iteration != self.iterations:
+                        self.checkpoint()
+                    if (number := self.accord.hear(asked.number)) and self.iteration != self.iterations:
+                        self.stop(number)
+                    watchdog.step()
+                self.accord.close()
+        finally:
+            self.writer.wait()
 
     def stop(self, number: int) -> NoReturn:
         """Save, and end all ranks because one of them got the signal ``number``."""
-        self.agreement.close()
+        self.accord.close()
         if self.saved != self.iteration:
             self.checkpoint()
+        self.accord.settle_writing()
         raise Stopped(number, f"gan's iteration {self.iteration}", self.group.is_first)
 
     def watchdog(self) -> Watchdog:
@@ -171,20 +194,33 @@ class GanTrainer:
         return Watchdog(seconds, f"rank {rank}", self.out / f"hangs/rank-{rank}.txt", self.how_to_continue)
 
     def how_to_continue(self) -> str:
-        """From where, in words."""
-        if self.saved is None:
+        """From where, in words, for a rank that ends without the others: so what lies on the disk counts."""
+        end = time.monotonic() + PATIENCE_S
+        while (saved := newest_step(self.checkpoints) or 0) < (self.saved or 0) and time.monotonic() < end:
+            time.sleep(POLL_S)
+        if not saved:
             return "nothing is saved yet, so the same command starts anew"
-        return f"the same command continues from the checkpoint of iteration {self.saved}"
+        return f"the same command continues from the checkpoint of iteration {saved}"
 
     def iterate(self, batch: dict[str, Tensor]) -> None:
         """Update every phase that is due, in order."""
         batch = self.stream.to_device(batch, self.group.device)
-        for phase, engine in zip(self.phases, self.engines, strict=True):
+        losses: dict[int, Tensor] = {}
+        for number, (phase, engine) in enumerate(zip(self.phases, self.engines, strict=True)):
             if self.iteration % phase.every == 0:
-                loss, parts = engine.update(batch)
+                loss, parts = self.update(phase.name, engine, batch)
+                losses[number] = loss
                 self.since_log.add({f"{phase.name}/loss": loss, **{f"{phase.name}/{k}": v for k, v in parts.items()}})
                 self.watch_for_schedule({phase.name: loss})
         self.iteration += 1
+        self.accord.look(self.iteration, losses)
+
+    def update(self, phase: str, engine: Engine, batch: dict[str, Tensor]) -> Result:
+        """One optimizer step of a phase."""
+        try:
+            return engine.update(batch)
+        except FloatingPointError as error:  # of an engine that looks at gradients itself, on all ranks together
+            raise self.accord.diverged(f"gan/{phase}, iteration {self.iteration + 1}: {error}") from error
 
     def watch_for_schedule(self, losses: dict[str, Tensor]) -> None:
         """Remember what the learning rates look at: every loss of the epoch, or only the last."""
@@ -211,10 +247,9 @@ class GanTrainer:
         means = self.since_log.read()
         for name, mean in means.items():
             if not math.isfinite(mean):
-                raise FloatingPointError(
-                    f"gan/{name} is {mean} within the {self.config.gan.log_every} iterations before {self.iteration}; "
-                    f"lower gan.generator_lr or gan.critic_lr and continue from the last checkpoint in {self.out}"
-                )
+                self.accord.settle()
+                within = f"within the {self.config.gan.log_every} iterations before {self.iteration}"
+                raise self.accord.diverged(f"gan/{name} is {mean} {within}")
         if self.group.is_first:
             rates = {
                 phase.name: engine.optimizer.param_groups[0]["lr"]
@@ -229,11 +264,32 @@ class GanTrainer:
                 self.iteration,
             )
 
+    def checkpoint_is_due(self) -> bool:
+        """Whether the last iteration is one that checkpoints are made of."""
+        gan = self.config.gan
+        return any(every and self.iteration % every == 0 for every in (gan.checkpoint_every, gan.milestone_every))
+
     def checkpoint(self) -> None:
-        """Save everything that a continuation needs, after making sure that all ranks agree."""
+        """Have everything saved that a continuation needs, after making sure that all ranks agree. What waits is the
+        making sure and the copying; who wants to know that it is on the disk calls :meth:`Accord.settle_writing`.
+        """
+        if self.group.device.type == "cuda":
+            torch.cuda.synchronize(self.group.device)  # what is waited for here is no checkpoint's
+        began = time.monotonic()
+        self.writer.wait()
+        self.accord.settle()
         self.group.refuse_different(self.translator.networks, f"checkpoint at iteration {self.iteration}")
         self.refuse_not_finite()
-        state = {
+        state = self.state()
+        if self.group.is_first:
+            self.flush()
+            self.writer.save(self.iteration, state)
+        self.saved = self.iteration
+        self.checkpoint_stall_s.append(time.monotonic() - began)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds. Every rank must call it."""
+        return {
             "identity": self.identity(),
             "iteration": self.iteration,
             "networks": self.translator.networks.state_dict(),
@@ -241,46 +297,47 @@ class GanTrainer:
             "schedules": [None if schedule is None else schedule.state_dict() for schedule in self.schedules],
             "since_log": self.since_log.state_dict(),
             "since_epoch": self.since_epoch.state_dict(),
+            "run_id": self.run_id,
         }
-        if self.group.is_first:
-            self.flush()
-            save_checkpoint(self.out / "checkpoints", self.iteration, state, self.config.gan.keep_checkpoints)
-        self.group.barrier()
-        self.saved = self.iteration
 
     def refuse_not_finite(self) -> None:
         """Stop before weights that are lost push the last good ones off the disk."""
         values = [value for value in self.translator.networks.state_dict().values() if value.is_floating_point()]
-        if not all(bool(value.isfinite().all()) for value in values):
-            raise FloatingPointError(
-                f"gan: weights are not finite at iteration {self.iteration}; lower gan.generator_lr or gan.critic_lr "
-                f"and continue from the last checkpoint in {self.out}"
-            )
+        if not is_finite(values):
+            raise self.accord.diverged(f"gan: weights are not finite at iteration {self.iteration}")
 
     def resume(self) -> None:
         """Continue from the newest whole checkpoint, if there is one, all ranks from the same."""
-        state = load_newest(self.out / "checkpoints")
-        if state is not None:
-            self.load(state)
-        where = self.group.gather(torch.tensor([self.iteration], device=self.group.device)).flatten().tolist()
-        if len(set(where)) > 1:
-            raise RuntimeError(
-                f"{self.out / 'checkpoints'}: ranks see different checkpoints, of iterations {where}; put run.root on "
-                "a file system that all ranks share"
+        found = find_newest(self.checkpoints)
+        if found.state is not None:
+            self.load(found.state)
+        own = -1 if found.is_lost else self.iteration
+        seen = self.group.gather(torch.tensor([own], device=self.group.device)).flatten().tolist()
+        if len(set(seen)) > 1:
+            where = ", ".join("none whole" if iteration < 0 else str(iteration) for iteration in seen)
+            raise Unusable(
+                f"{self.checkpoints}: ranks see different checkpoints, of iterations [{where}]; put run.root on a file "
+                "system that all ranks share"
             )
+        found.state_or_refusal()
+        if self.group.is_first:
+            found.set_aside_damaged()
         self.group.refuse_different(self.translator.networks, f"start at iteration {self.iteration}")
 
     def load(self, state: dict[str, Any]) -> None:
         """Take up a checkpoint's state. Raises ``ValueError`` when it is another run's."""
         if state["identity"] != self.identity():
             raise ValueError(
-                f"{self.out / 'checkpoints'}: was made by another configuration; choose another run.name or remove it"
+                f"{self.checkpoints}: was made by another configuration; choose another run.name or remove it"
             )
         if state["iteration"] > self.iterations:
             raise ValueError(
-                f"{self.out / 'checkpoints'}: has {state['iteration']} iterations already, more than the "
+                f"{self.checkpoints}: has {state['iteration']} iterations already, more than the "
                 f"{self.iterations} asked for; raise gan.iterations or choose another run.name"
             )
+        before = state.get("run_id", "")
+        if self.run_id and before not in ("", self.run_id):
+            print(f"gan: logged to MLflow run {before} before and now to {self.run_id}", file=sys.stderr, flush=True)
         self.iteration = self.saved = state["iteration"]
         self.translator.networks.load_state_dict(state["networks"])
         for engine, saved in zip(self.engines, state["optimizers"], strict=True):
@@ -302,36 +359,12 @@ class GanTrainer:
     def finish(self) -> Path:
         """Save the last checkpoint and then the weights, whose presence says that training is done."""
         self.checkpoint()
-        path = self.out / "translator.pt"
+        self.accord.settle_writing()
+        path = self.out / TRANSLATOR
         if self.group.is_first:
-            save_torch(
-                path,
-                {"name": self.name, "config": to_yaml(self.config), "networks": self.translator.networks.state_dict()},
-            )
-        self.group.barrier()
+            self.writer.do(lambda: save_translator(path, self.translator, self.name, self.config, self.iteration))
+        self.accord.settle_writing()
         return path
-
-
-def fresh_translator(name: str, config: Config, device: torch.device) -> Translator:
-    """A translator with the initial weights of ``run.seed``, the same on every rank and device."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.run.seed)
-        translator = build_translator(name, config)
-    translator.networks.to(device=device, dtype=DTYPES[config.gan.precision])
-    return translator
-
-
-def load_translator(path: Path, config: Config, device: torch.device) -> Translator:
-    """The trained translator in ``path``. Raises ``ValueError`` when it is not one of this configuration's shape."""
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    translator = fresh_translator(saved["name"], config, device)
-    try:
-        translator.networks.load_state_dict(saved["networks"])
-    except RuntimeError as error:
-        raise ValueError(
-            f"{path}: its networks have other shapes than this configuration's; use the configuration it was made with"
-        ) from error
-    return translator
 
 
 def learned(module: torch.nn.Module) -> list[torch.nn.Parameter]:

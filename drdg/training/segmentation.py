@@ -7,6 +7,7 @@ stream, and dropout is seeded anew for every update, so a resumed training equal
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,22 +21,24 @@ from drdg.datasets import VOID
 from drdg.distributed.group import Group, pick_device
 from drdg.distributed.topology import Topology
 from drdg.losses import segmentation_loss
-from drdg.models.segmentor import build_segmentor, side_multiple
+from drdg.models.segmentor import build_segmentor, save_segmentor, side_multiple
 from drdg.progress import progress
 from drdg.shards.location import Location
 from drdg.shards.store import ShardStore
 from drdg.shards.stream import LabelledStream
 from drdg.tiles.order import draw
-from drdg.training.checkpoint import load_newest, save_checkpoint, save_torch
+from drdg.training.checkpoint import load_newest
 from drdg.training.clock import Clock
 from drdg.training.means import RunningMeans
 from drdg.training.preemption import Stopped, listening
 from drdg.training.schedule import build_schedule
+from drdg.training.writer import Writer
 
 Log = Callable[[dict[str, float], int], None]
 Validate = Callable[[nn.Module], dict[str, float]]
 
 KEEP_CHECKPOINTS = 2  # the newest, and one before it in case that is torn
+SEGMENTOR = "segmentor.safetensors"
 SEEDS = 2**62  # how many seeds an update's dropout is drawn from; torch takes up to 2**63
 
 
@@ -49,15 +52,16 @@ def train_segmentor(
     quiet: bool = False,
     flush: Callable[[], None] = lambda: None,
 ) -> Path:
-    """Train a segmentor on the labelled ``shards`` and return ``out/segmentor.pt``, which is written last.
+    """Train a segmentor on the labelled ``shards`` and return ``out/segmentor.safetensors``, which is written last.
 
-    That file holds ``state_dict``, ``classes``, ``config`` and ``step``, the update that the weights are of. Training
-    continues from the newest checkpoint under ``out``. ``log(values, update)`` gets means since it was last called;
-    ``flush`` is called before each checkpoint, which no training that continues from it logs again.
+    That file holds the weights and, as its metadata, ``classes``, ``config`` and ``step``, the update that the weights
+    are of. Training continues from the newest checkpoint under ``out``. ``log(values, update)`` gets means since it was
+    last called; ``flush`` is called before each checkpoint, which no training that continues from it logs again.
     ``validate(segmentor)`` returns scores by name, among them ``miou``; it is called after every
     ``segmentation.validate_every`` epochs and at the end. Raises ``ValueError`` when shards and configuration do not go
     together or the checkpoints are another configuration's, ``FloatingPointError`` on a loss that is not finite,
-    ``Stopped`` after a signal that asks for it.
+    ``Unusable`` when all checkpoints are damaged, ``OSError`` when one cannot be written, ``Stopped`` after a signal
+    that asks for it.
     """
     device = pick_device(config.distributed)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -95,6 +99,9 @@ class SegmentorTrainer:
         self.schedule = build_schedule(self.optimizer, knobs.schedule)
         group = Group(Topology(), device)
         self.since_log, self.since_epoch = RunningMeans(group), RunningMeans(group)
+        self.writer = Writer(out / "checkpoints", KEEP_CHECKPOINTS, knobs.milestone_every, device)
+        self.checkpoint_stall_s: list[float] = []
+        """How long training has waited for each checkpoint, in seconds."""
         self.first_bad = torch.tensor(-1, device=device)
         self.loss = math.nan
         self.best: dict[str, Any] | None = None
@@ -133,20 +140,26 @@ class SegmentorTrainer:
             quiet=quiet,
         )
         self.segmentor.train()
-        with listening() as asked:
-            for batch in shown:
-                self.update(batch)
-                if self.step % self.knobs.log_every == 0 or self.step == self.steps:
-                    self.report(clock)
-                if self._epochs_ended(1):
-                    self.end_epoch()
-                if self._epochs_ended(self.knobs.validate_every):
-                    self.score()
-                is_asked = asked.number and self.step != self.steps
-                if self.step % self.knobs.checkpoint_every == 0 or self.step == self.steps or is_asked:
-                    self.checkpoint()
-                if is_asked:
-                    raise Stopped(asked.number, f"the segmentor's update {self.step}")
+        try:
+            with listening() as asked:
+                for batch in shown:
+                    self.update(batch)
+                    if self.step % self.knobs.log_every == 0 or self.step == self.steps:
+                        self.report(clock)
+                    if self._epochs_ended(1):
+                        self.end_epoch()
+                    if self._epochs_ended(self.knobs.validate_every):
+                        self.score()
+                    is_asked = asked.number and self.step != self.steps
+                    if self._checkpoint_is_due() or is_asked:
+                        self.checkpoint()
+                    if is_asked:
+                        self.writer.finish()
+                        raise Stopped(asked.number, f"the segmentor's update {self.step}")
+                    if self.writer.error is not None:
+                        raise self.writer.error
+        finally:
+            self.writer.wait()
 
     def update(self, batch: dict[str, Tensor]) -> None:
         """One step of Adam on a batch of crops."""
@@ -198,8 +211,10 @@ class SegmentorTrainer:
             self.best = {"miou": float(scores["miou"]), "step": self.step, "state_dict": weights}
 
     def checkpoint(self) -> None:
-        """Save everything that a continuation needs."""
+        """Have everything saved that a continuation needs; what waits for it is the copying."""
         self._refuse_bad_loss()
+        began = time.monotonic()
+        self.writer.finish()
         state = {
             "identity": self.identity(),
             "step": self.step,
@@ -211,7 +226,8 @@ class SegmentorTrainer:
             "best": self.best,
         }
         self.flush()
-        save_checkpoint(self.out / "checkpoints", self.step, state, KEEP_CHECKPOINTS)
+        self.writer.save(self.step, state)
+        self.checkpoint_stall_s.append(time.monotonic() - began)
 
     def resume(self) -> None:
         """Continue from the newest whole checkpoint, if there is one."""
@@ -248,14 +264,14 @@ class SegmentorTrainer:
         if self.validated_at != self.step:
             self.score()
         chosen = self.best or {"step": self.step, "state_dict": self.segmentor.state_dict()}
-        values = {
-            "state_dict": chosen["state_dict"],
-            "classes": self.classes,
-            "config": self.config.model_dump(mode="json"),
-            "step": chosen["step"],
-        }
-        save_torch(self.out / "segmentor.pt", values)
-        return self.out / "segmentor.pt"
+        self.writer.finish()
+        path = self.out / SEGMENTOR
+        save_segmentor(path, chosen["state_dict"], self.classes, self.config, chosen["step"])
+        return path
+
+    def _checkpoint_is_due(self) -> bool:
+        every = (self.knobs.checkpoint_every, self.knobs.milestone_every)
+        return self.step == self.steps or any(count and self.step % count == 0 for count in every)
 
     def _epochs_ended(self, count: int) -> bool:
         """Whether the last update saw the last crop of a multiple of ``count`` epochs."""

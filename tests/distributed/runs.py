@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from drdg.config import Config, to_yaml
 from drdg.shards.store import ShardStore
@@ -53,7 +54,7 @@ class Runs:
         assert done.returncode == 0, done.stderr[-8000:]
 
     def networks(self, name: str) -> Networks:
-        return torch.load(self.folder / name / "translator.pt", weights_only=True)["networks"]
+        return load_file(self.folder / name / "translator.safetensors")
 
     def checkpoint(self, name: str) -> dict[str, Any]:
         newest = max((self.folder / name / "checkpoints").glob("step_*.pt"))

@@ -63,7 +63,7 @@ def test_deepspeed_trains_as_the_others_do(runs: Callable[..., Runs]) -> None:
         assert_same_direction(plan.networks("begin"), single, plan.networks(name), name)
     for name in ("begin in bfloat16", "begin by zero0 in bfloat16"):
         for optimizer, part in zip(plan.checkpoint(name)["optimizers"], ("critic", "to_"), strict=True):
-            names = [key for key in plan.networks("begin") if part in key and "residual" not in key]
+            names = [key for key in plan.checkpoint(name)["networks"] if part in key and "residual" not in key]
             masters = dict(zip(names, optimizer["masters"], strict=True))
             apart = distances({key: plan.networks("begin")[key] for key in names}, masters)
             assert apart.max().item() <= 1e-20, "the float32 weights began as rounded ones"

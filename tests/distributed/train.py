@@ -74,7 +74,7 @@ def do(job: Job, config: Config, plan: dict[str, Any], group: Group) -> None:
     out = Path(job["out"])
     if job.get("after") and group.is_first:
         shutil.copytree(job["after"], out)
-        (out / "translator.pt").unlink()
+        (out / "translator.safetensors").unlink()
     group.barrier()
     stores = ShardStore(plan["source"]), ShardStore(plan["target"])
     stream = UnpairedStream(*stores, seed=0, need_dsm=True, dsm=config.dsm)

@@ -251,4 +251,4 @@ def test_another_fault_of_torchvision_is_not_covered_up(monkeypatch):
 
 def test_loading_what_is_not_there_says_so(tmp_path):
     with pytest.raises(ValueError, match="there is no trained segmentor"):
-        load_segmentor(tmp_path / "segmentor.pt")
+        load_segmentor(tmp_path / "segmentor.safetensors")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from drdg.config import Config, digest, to_yaml
 from drdg.experiments import find_row
@@ -28,7 +29,7 @@ def place(small: Callable[..., Config], tmp_path: Path) -> str:
 
 
 def weights(config: Config, row: str) -> dict[str, torch.Tensor]:
-    return torch.load(config.run.directory / row / "gan/translator.pt", weights_only=True)["networks"]
+    return load_file(config.run.directory / row / "gan/translator.safetensors")
 
 
 def test_a_run_on_given_shards_is_the_run_on_built_ones(

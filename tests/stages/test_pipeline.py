@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-import torch
 from mlflow import MlflowClient
+from safetensors.torch import load_file
 
 from drdg.config import Config, to_yaml
 from drdg.experiments import ROWS, find_row
@@ -132,7 +132,7 @@ def test_two_ranks_started_here_equal_one_of_two_pairs(small: Callable[..., Conf
         settings = ["gan.batch_size=2", f"distributed.processes={ranks}", "gan.precision=float64"]
         config = small(*settings, f"run.name={name}", "run.rows=[drdg]")
         run_pipeline(config)
-        networks.append(torch.load(config.run.directory / "drdg/gan/translator.pt", weights_only=True)["networks"])
+        networks.append(load_file(config.run.directory / "drdg/gan/translator.safetensors"))
     worst = max((networks[0][name] - networks[1][name]).abs().max().item() for name in networks[0])
     assert worst <= 1e-12
 

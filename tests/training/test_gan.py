@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from drdg.config import Config
+from drdg.config import Config, to_yaml
 from drdg.distributed.group import Group
 from drdg.distributed.topology import Topology
+from drdg.models.exports import read_weights, write_weights
 from drdg.shards.store import ShardStore
 from drdg.shards.stream import UnpairedStream
-from drdg.training.gan import GanTrainer, load_translator, train_translator
+from drdg.training.gan import GanTrainer, train_translator
+from drdg.training.weights import load_translator
 
 Stores = tuple[ShardStore, ShardStore]
 ALONE = Group(Topology(), torch.device("cpu"))
@@ -41,7 +44,7 @@ def train(config: Config, stores: Stores, out: Path) -> tuple[dict[str, torch.Te
         }
 
     path = train_translator("drdg", config, stream_of(stores, config), out, ALONE, log, quiet=True)
-    return torch.load(path, weights_only=True)["networks"], curve
+    return load_file(path), curve
 
 
 def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
@@ -88,7 +91,7 @@ def test_a_run_killed_between_checkpoints_ends_as_if_it_had_not_been(
     trainer.iterate = die_at_eight  # type: ignore[method-assign]
     with pytest.raises(Killed):
         trainer.train(quiet=True)
-    assert not (tmp_path / "killed/translator.pt").exists()
+    assert not (tmp_path / "killed/translator.safetensors").exists()
     again, _ = train(config, two_domains, tmp_path / "killed")
     assert_equal(whole, again)
 
@@ -168,10 +171,70 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_it(
     small: Callable[..., Config], two_domains: Stores, tmp_path: Path
 ) -> None:
     config = small("gan.iterations=6", "gan.critic_lr=1e30", "gan.log_every=2")
-    with pytest.raises(FloatingPointError, match="gan/critic") as error:
+    # The critics' own loss is not bad yet when the generators' is, which they judge after their first step.
+    with pytest.raises(
+        FloatingPointError, match="gan/generator/loss is not finite at iteration 1; there is no check"
+    ) as error:
         train(config, two_domains, tmp_path)
     assert "gan.critic_lr" in str(error.value)
-    assert not (tmp_path / "translator.pt").exists()
+    assert not (tmp_path / "checkpoints").exists()
+    assert not (tmp_path / "translator.safetensors").exists()
+
+
+def test_milestones_are_made_beside_the_checkpoints_and_stay(
+    small: Callable[..., Config], two_domains: Stores, tmp_path: Path
+) -> None:
+    knobs = ("gan.iterations=8", "gan.checkpoint_every=2", "gan.keep_checkpoints=1", "gan.n_critic=8")
+    train(small(*knobs), two_domains, tmp_path)
+    assert checkpoints_in(tmp_path) == [8]
+    # Another run of the same training: what checkpoints are made of does not tell runs apart.
+    train(small(*knobs, "gan.milestone_every=3", "gan.iterations=10"), two_domains, tmp_path)
+    assert checkpoints_in(tmp_path) == [9, 10]
+
+
+def checkpoints_in(out: Path) -> list[int]:
+    return [int(path.stem[5:]) for path in sorted((out / "checkpoints").glob("*.pt"))]
+
+
+def test_training_knows_how_long_it_waited_for_each_checkpoint(
+    small: Callable[..., Config], two_domains: Stores, tmp_path: Path
+) -> None:
+    config = small("gan.iterations=5", "gan.checkpoint_every=2", "gan.n_critic=8")
+    trainer = GanTrainer("drdg", config, stream_of(two_domains, config), tmp_path, ALONE, lambda *_: None)
+    trainer.train(quiet=True)
+    assert len(trainer.checkpoint_stall_s) == 2
+    assert checkpoints_in(tmp_path) == [2, 4]  # written when training is over, whoever asks
+    trainer.finish()
+    assert len(trainer.checkpoint_stall_s) == 3
+    assert min(trainer.checkpoint_stall_s) > 0
+
+
+def test_who_continues_in_another_mlflow_run_is_told(
+    small: Callable[..., Config], two_domains: Stores, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for iterations, run_id, said in (
+        (1, "one", ""),
+        (2, "one", ""),
+        (3, "", ""),
+        (4, "two", ""),
+        (5, "three", "gan: logged to MLflow run two before and now to three\n"),
+    ):
+        config = small(f"gan.iterations={iterations}", "gan.n_critic=8")
+        stream = stream_of(two_domains, config)
+        train_translator("drdg", config, stream, tmp_path, ALONE, lambda *_: None, quiet=True, run_id=run_id)
+        assert capsys.readouterr().err == said
+
+
+def test_an_export_says_what_it_is_and_another_file_is_refused(
+    small: Callable[..., Config], two_domains: Stores, tmp_path: Path
+) -> None:
+    config = small("gan.iterations=1")
+    train(config, two_domains, tmp_path)
+    weights, notes = read_weights(tmp_path / "translator.safetensors", "translator")
+    assert notes == {"name": "drdg", "config": to_yaml(config), "step": "1"}
+    write_weights(tmp_path / "other.safetensors", weights, {})
+    with pytest.raises(ValueError, match="does not say which translator's weights it holds"):
+        load_translator(tmp_path / "other.safetensors", config, torch.device("cpu"))
 
 
 def test_weights_of_another_shape_are_refused(
@@ -179,7 +242,7 @@ def test_weights_of_another_shape_are_refused(
 ) -> None:
     train(small("gan.iterations=1"), two_domains, tmp_path)
     with pytest.raises(ValueError, match="other shapes"):
-        load_translator(tmp_path / "translator.pt", small("generator.width=3"), torch.device("cpu"))
+        load_translator(tmp_path / "translator.safetensors", small("generator.width=3"), torch.device("cpu"))
 
 
 RANK = """
@@ -204,7 +267,7 @@ def both_ways(
     config = small("gan.iterations=3", "gan.batch_size=2", "generator.width=4", "critic.width=4", *settings)
     alone, _ = train(config, two_domains, tmp_path / "alone")
     start_ranks(2, config, two_domains, tmp_path)
-    return alone, torch.load(tmp_path / "together/translator.pt", weights_only=True)["networks"]
+    return alone, load_file(tmp_path / "together/translator.safetensors")
 
 
 @pytest.mark.parametrize("n_critic", [5, 1])
@@ -235,8 +298,6 @@ def test_two_ranks_equal_one_in_float32_but_for_adams_division_by_small_gradient
 
 
 def start_ranks(count: int, config: Config, stores: Stores, folder: Path) -> None:
-    from drdg.config import to_yaml
-
     (folder / "config.yaml").write_text(to_yaml(config))
     (folder / "rank.py").write_text(RANK)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]

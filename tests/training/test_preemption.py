@@ -18,6 +18,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from drdg.config import Config, load_config, to_yaml
 from drdg.distributed.group import Group
@@ -96,7 +97,7 @@ def train(config: Config, stores: Stores, out: Path, curve: Curve, at: int | Non
         curve[step] = rates_apart(values)
 
     path = train_translator("drdg", config, stream, out, ALONE, log, quiet=True)
-    return torch.load(path, weights_only=True)["networks"]
+    return load_file(path)
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -128,7 +129,7 @@ def test_a_signal_in_the_last_iteration_does_not_keep_a_training_from_its_end(
     small: Callable[..., Config], two_domains: Stores, tmp_path: Path
 ) -> None:
     train(small("gan.iterations=2"), two_domains, tmp_path, {}, at=2)
-    assert (tmp_path / "translator.pt").exists()
+    assert (tmp_path / "translator.safetensors").exists()
 
 
 def test_what_was_logged_is_written_before_the_checkpoint_that_does_not_log_it_again(
@@ -168,7 +169,7 @@ def test_the_segmentor_stops_and_continues_likewise(
 
         place = Path(two_domains[0].name)
         path = train_segmentor(config, place, tmp_path / folder, log=log, validate=None, quiet=True)
-        return torch.load(path, weights_only=True)["state_dict"]
+        return load_file(path)
 
     undisturbed: Curve = {}
     curve: Curve = {}
@@ -193,8 +194,8 @@ class Ended:
         path = out.with_suffix(".curve")
         lines = path.read_text().splitlines() if path.exists() else []
         self.curve = dict(map(json.loads, lines))
-        path = out / "translator.pt"
-        self.networks = torch.load(path, weights_only=True)["networks"] if path.exists() else {}
+        path = out / "translator.safetensors"
+        self.networks = load_file(path) if path.exists() else {}
 
 
 JOBS = {"whole": [None], "stopped": ["USR2", None], "killed": ["KILL", None], "hung": ["hang"]}

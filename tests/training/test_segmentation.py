@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import math
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -15,8 +17,11 @@ import drdg.training.segmentation as segmentation
 from drdg.config import digest, load_config
 from drdg.datasets import VOID
 from drdg.losses import segmentation_loss
+from drdg.models.exports import read_weights
 from drdg.models.segmentor import load_segmentor
 from drdg.shards.writer import finish, shard_name, write_shard
+from drdg.training import writer
+from drdg.training.checkpoint import save_checkpoint
 from drdg.training.segmentation import train_segmentor
 
 CLASSES = ("dark", "bright", "never")
@@ -74,7 +79,11 @@ def train(config, shards, out, log=ignore, validate=None):
 
 
 def weights_of(path):
-    return torch.load(path, weights_only=True)["state_dict"]
+    return read_weights(path, "segmentor")[0]
+
+
+def notes_of(path):
+    return read_weights(path, "segmentor")[1]
 
 
 def same(one, other):
@@ -111,7 +120,7 @@ def test_loss_is_equation_9_averaged_over_what_is_not_void(logits, label):
 def test_it_learns_and_what_it_learned_can_be_used(shards, tmp_path):
     logged = []
     path = train(config(iterations=40, log_every=10), shards, tmp_path, lambda v, s: logged.append((s, v)))
-    assert path == tmp_path / "segmentor.pt"
+    assert path == tmp_path / "segmentor.safetensors"
     assert [step for step, _ in logged] == [10, 20, 30, 40]
     # Two classes of like share: who does not look at the image cannot come below their entropy.
     assert logged[-1][1]["segment/loss"] < 0.6 * math.log(2)
@@ -119,10 +128,10 @@ def test_it_learns_and_what_it_learned_can_be_used(shards, tmp_path):
     segmentor, classes = load_segmentor(path)
     assert classes == CLASSES
     assert not segmentor.training
-    saved = torch.load(path, weights_only=True)
-    assert saved["step"] == 40
-    assert saved["config"]["segmentation"]["iterations"] == 40
-    assert same(saved["state_dict"], segmentor.state_dict())
+    saved, notes = read_weights(path, "segmentor")
+    assert notes["step"] == "40"
+    assert yaml.safe_load(notes["config"])["segmentation"]["iterations"] == 40
+    assert same(saved, segmentor.state_dict())
 
 
 def test_a_seed_decides_everything_and_nothing_outside_is_touched(shards, tmp_path):
@@ -154,7 +163,7 @@ def test_loader_threads_make_no_difference(shards, tmp_path):
     ],
 )
 def test_length(shards, tmp_path, changes, updates):
-    assert torch.load(train(config(**changes), shards, tmp_path), weights_only=True)["step"] == updates
+    assert notes_of(train(config(**changes), shards, tmp_path))["step"] == str(updates)
 
 
 @pytest.mark.parametrize("watch", ["epoch_mean", "last_batch"])
@@ -219,7 +228,7 @@ def test_stopped_and_continued_equals_uninterrupted_bit_for_bit(shards, tmp_path
     expected = weights_of(train(settings, shards, tmp_path / "whole", losses_and_rates(whole)))
     with pytest.raises(Stopped):
         train(settings, shards, tmp_path / "broken", stop_at(8, broken))
-    assert not (tmp_path / "broken" / "segmentor.pt").exists()
+    assert not (tmp_path / "broken" / "segmentor.safetensors").exists()
     del broken[-1]  # it goes on from update 6 and logs update 8 again
     continued = weights_of(train(settings, shards, tmp_path / "broken", losses_and_rates(broken)))
     assert same(continued, expected)
@@ -234,7 +243,7 @@ def test_a_longer_training_continues_a_shorter_one_bit_for_bit(shards, tmp_path)
 
 def test_what_is_finished_is_not_trained_again(shards, tmp_path):
     before = weights_of(train(config(), shards, tmp_path))
-    (tmp_path / "segmentor.pt").unlink()
+    (tmp_path / "segmentor.safetensors").unlink()
     logged = []
     assert same(weights_of(train(config(), shards, tmp_path, losses_and_rates(logged))), before)
     assert logged == []
@@ -246,6 +255,30 @@ def test_a_torn_checkpoint_is_passed_over(shards, tmp_path):
     newest = sorted((tmp_path / "checkpoints").glob("*.pt"))[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
     assert same(weights_of(train(settings, shards, tmp_path)), expected)
+
+
+def test_milestones_stay(shards, tmp_path):
+    train(config(iterations=9, checkpoint_every=1, milestone_every=4), shards, tmp_path)
+    steps = [int(path.stem[5:]) for path in sorted((tmp_path / "checkpoints").glob("*.pt"))]
+    assert steps == [4, 8, 9]
+
+
+def test_a_full_disk_ends_it_and_nothing_is_lost(shards, tmp_path, monkeypatch):
+    settings = config(iterations=8, checkpoint_every=2)
+    expected = weights_of(train(settings, shards, tmp_path / "whole"))
+
+    def full(folder, step, *arguments):
+        if step == 4:
+            raise OSError(errno.ENOSPC, "No space left on device", str(folder))
+        return save_checkpoint(folder, step, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(writer, "save_checkpoint", full)
+        with pytest.raises(OSError, match="No space left"):
+            train(settings, shards, tmp_path / "full")
+    steps = [int(path.stem[5:]) for path in (tmp_path / "full/checkpoints").glob("*.pt")]
+    assert steps == [2]
+    assert same(weights_of(train(settings, shards, tmp_path / "full")), expected)
 
 
 @pytest.mark.parametrize(
@@ -282,9 +315,8 @@ def test_best_is_the_validation_with_the_highest_miou(shards, tmp_path):
 
     best = config(iterations=7, batch_size=5, validation="source", checkpoint="best")  # epochs end at 2, 4, 6
     path = train(best, shards, tmp_path, lambda values, step: logged.append((step, values)), validate)
-    saved = torch.load(path, weights_only=True)
-    assert saved["step"] == 4
-    assert same(saved["state_dict"], seen[1])
+    assert notes_of(path)["step"] == "4"
+    assert same(weights_of(path), seen[1])
     validated = [(step, v["segment/validation/miou"]) for step, v in logged if "segment/validation/miou" in v]
     assert validated == [(2, 10.0), (4, 30.0), (6, 30.0), (7, 20.0)]
 
@@ -301,7 +333,7 @@ def test_best_survives_being_stopped(shards, tmp_path):
     def train_on(out, log=ignore):
         return train(settings, shards, out, log, score)
 
-    expected = torch.load(train_on(tmp_path / "whole"), weights_only=True)
+    expected = train_on(tmp_path / "whole")
 
     def killed(values, step):
         if step == 7:
@@ -309,9 +341,9 @@ def test_best_survives_being_stopped(shards, tmp_path):
 
     with pytest.raises(Stopped):
         train_on(tmp_path / "broken", killed)
-    continued = torch.load(train_on(tmp_path / "broken"), weights_only=True)
-    assert continued["step"] == expected["step"]
-    assert same(continued["state_dict"], expected["state_dict"])
+    continued = train_on(tmp_path / "broken")
+    assert notes_of(continued)["step"] == notes_of(expected)["step"]
+    assert same(weights_of(continued), weights_of(expected))
 
 
 def test_validating_changes_nothing_when_the_last_update_counts(shards, tmp_path):
@@ -355,7 +387,7 @@ def test_a_loss_that_is_not_finite_names_its_update_and_is_never_saved(shards, t
         train(config(iterations=20, log_every=100, checkpoint_every=4), shards, tmp_path)
     assert len(calls) == 8
     assert [path.name for path in (tmp_path / "checkpoints").glob("*.pt")] == ["step_000000004.pt"]
-    assert not (tmp_path / "segmentor.pt").exists()
+    assert not (tmp_path / "segmentor.safetensors").exists()
 
 
 def test_a_crop_the_network_cannot_take_names_the_key_and_the_cure(shards, tmp_path):
