@@ -71,6 +71,18 @@ def efficiency(what: str, many: Runs, one: Runs, ranks: int, goal: float | None 
     return Comparison(what, many, one, "s", f"peer / ({ranks} ours)", ratio, goal)
 
 
+def share_of_many(what: str, together: Runs, one: Runs, many: int, unit: str, goal: float | None = None) -> Comparison:
+    """Share of ``many`` times the rate of one that ``many`` together reach."""
+    ratio = together.median / (many * one.median)
+    return Comparison(what, together, one, unit, f"ours / ({many} peer)", ratio, goal)
+
+
+def equal(what: str, counted: float, expected: float, unit: str) -> Comparison:
+    """How far what was counted is from what it has to be, as a share of that; met by nothing but 0."""
+    apart = abs(counted - expected) / expected
+    return Comparison(what, Runs((counted,)), Runs((expected,)), unit, "distance / peer", apart, 0.0, at_most=True)
+
+
 def table(comparisons: Sequence[Comparison]) -> str:
     """The comparisons as a Markdown table: medians, with the lowest and highest run in brackets."""
     head = ("measured", "ours", "peer", "unit", "ratio", "goal", "met")
