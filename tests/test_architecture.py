@@ -42,7 +42,8 @@ ROOMS: dict[str, set[str]] = {
     "cli": {"config"},
     "stages": {"training", "inference", "tracking", "experiments", "report", "cli"},
     "cluster": {"experiments", "training"},
-    "bench": {"shards", "distributed"},
+    "bench": {"training"},
+    "doctor": {"stages"},
 }
 COMMANDS = ("launch", "shards")  # what a person types; may import all of drdg
 # Outside package -> the one room that may import it.
@@ -65,6 +66,7 @@ WITHOUT_TORCH = {
     "panels",
     "gallery",
     "cli",
+    "doctor",
 }
 ABOVE_TORCH = {"drdg.shards.stream", "drdg.shards.buffers", "drdg.shards.prepare"}
 TOPOLOGY = "drdg.distributed.topology"
