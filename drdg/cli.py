@@ -146,7 +146,7 @@ def one_sentence() -> Iterator[None]:
         _end(error, str(error), BAD_INPUT)
     except OSError as error:
         if error.errno is None and error.filename is None:  # none of the system's, but a sentence
-            _end(error, str(error), FAILED)
+            _end(error, str(error), getattr(error, "status", FAILED))
         sentence = f"{error.filename or 'a file'}: {error.strerror or error}{CURES.get(error.errno or 0, '')}"
         _end(error, sentence, FAILED)
     except KeyboardInterrupt as error:

@@ -55,10 +55,18 @@ def _is_abandoned(partial: Path) -> bool:
         if host.endswith(f".{socket.gethostname()}") and pid.isdigit():
             os.kill(int(pid), 0)
         # Alive here, or on another machine: then only time tells.
-        return time.time() - partial.stat().st_mtime > ABANDONED_S
+        return is_old(partial)
     except ProcessLookupError:
         return True
-    except (FileNotFoundError, PermissionError):  # finished meanwhile; another user's process
+    except PermissionError:  # another user's process
+        return False
+
+
+def is_old(path: Path) -> bool:
+    """Whether nobody has written to ``path`` for so long that nobody will; not, where it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime > ABANDONED_S
+    except FileNotFoundError:
         return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -325,6 +327,41 @@ def test_values_wait_while_the_store_is_away(tracking: Tracking, monkeypatch: py
     stage.close()
     assert history(tracking, stage.run_id, "a") == [(1, 1.0)]
     assert history(tracking, stage.run_id, "b") == [(1, 2.0)]
+
+
+def test_while_the_store_is_away_it_is_asked_less_and_less(
+    tracking: Tracking, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.exceptions import MlflowException
+
+    tries, now = [], [1000.0]
+
+    def away(*_: object, **__: object) -> None:
+        tries.append(now[0])
+        raise MlflowException("connection refused")
+
+    stage = tracking.stage("gan", "p", TAGS, {})
+    assert isinstance(stage, RunHandle)
+    monkeypatch.setattr("drdg.tracking.handle.time.monotonic", lambda: now[0])
+    stage._last_flush = now[0]
+    monkeypatch.setattr(stage._store.client, "log_batch", away)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for step in range(3600):
+            now[0] += 1
+            stage.log({"loss": float(step)}, step)
+        rows = stage.try_to_flush()
+    assert len(tries) < 12
+    assert max(after - before for before, after in itertools.pairwise(tries)) <= 601
+    assert [(name, value, step) for name, value, _, step in rows] == [("loss", float(n), n) for n in range(3600)]
+    # The next attempt, with the store back, writes all of them once.
+    monkeypatch.undo()
+    again = Tracking(None, "towns", folder).stage("gan", "p", TAGS, {})
+    assert isinstance(again, RunHandle)
+    again.relog(rows)
+    again.relog(rows[:10])
+    again.close()
+    assert [step for step, _ in again.history()["loss"]] == list(range(3600))
 
 
 def test_the_first_error_is_the_one_that_is_seen(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:

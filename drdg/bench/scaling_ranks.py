@@ -113,4 +113,5 @@ def _be_rank(rank: int, port: int, end: Connection, place: Place) -> None:
     except Exception as error:
         if not isinstance(error, ValueError | OSError | FloatingPointError):
             traceback.print_exc()
-        end.send((None, f"{type(error).__name__}: {error}"))
+        with suppress(ConnectionError):  # the bench has ended
+            end.send((None, f"{type(error).__name__}: {error}"))

@@ -37,6 +37,11 @@ class Agreement:
         self._travelling = numbers, work
         return answer
 
+    def wait(self) -> None:
+        """Wait until what was sent last has arrived. Raises the error of a rank that is gone."""
+        if self._travelling is not None:
+            self._travelling[1].wait()
+
     def close(self) -> int:
         """Wait for what still travels, and return the largest number of it."""
         if self._travelling is None:

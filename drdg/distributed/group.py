@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -100,14 +101,15 @@ def process_group(config: DistributedConfig, topology: Topology | None = None) -
         yield Group(topology, device)
         return
     timeout = timedelta(seconds=config.timeout_s)
-    store = _meeting_place(topology, timeout)
-    dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
-        store=dist.PrefixStore("group", store),
-        rank=topology.rank,
-        world_size=topology.world_size,
-        timeout=timeout,
-    )
+    with _naming_who_does_not_come(topology):
+        store = _meeting_place(topology, timeout)
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=dist.PrefixStore("group", store),
+            rank=topology.rank,
+            world_size=topology.world_size,
+            timeout=timeout,
+        )
     try:
         if config.backend == "deepspeed":
             from drdg.distributed.deepspeed import adopt
@@ -127,7 +129,29 @@ def _meeting_place(topology: Topology, timeout: timedelta) -> dist.Store:
     url = "env://" if topology.launcher == "torchrun" else where
     store, _, _ = next(rendezvous(url, topology.rank, topology.world_size, timeout=timeout))
     store.set_timeout(timeout)
-    return store
+    # A stranger at the same port waits for ranks of its own, in vain, and does not take part.
+    return dist.PrefixStore(topology.meeting, store) if topology.meeting else store
+
+
+@contextmanager
+def _naming_who_does_not_come(topology: Topology) -> Iterator[None]:
+    master = f"{topology.master_address}:{topology.master_port}"
+    if topology.world_size > 1:
+        try:
+            socket.getaddrinfo(topology.master_address, topology.master_port)
+        except OSError as error:
+            raise ValueError(
+                f"rank {topology.rank} cannot resolve the master's name in {master} ({error.strerror or error}); "
+                "launch/doctor.py says more"
+            ) from None
+    try:
+        yield
+    except dist.DistError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConnectionError(
+            f"rank {topology.rank} of {topology.world_size} has not met the others at {master} ({reason}); "
+            "launch/doctor.py, started in the same way, says why"
+        ) from error
 
 
 def fair_threads(processes: int) -> int:

@@ -16,12 +16,25 @@ if TYPE_CHECKING:
 WORDS = ("gloo", "nccl", "connection closed by peer", "connection reset", "broken pipe", "timed out waiting")
 
 
+LOST = 1
+LOST_BUT_FURTHER = 76
+"""Exit statuses of a rank that has lost another: 76 (EX_PROTOCOL of ``sysexits.h``) where something was saved since it
+began, so that to begin again gets further and a batch script may.
+"""
+
+
 class RankLost(ConnectionError):
-    """A collective has failed, as another rank has ended, is cut off or does not answer."""
+    """A collective has failed, as another rank has ended, is cut off or does not answer; ``status`` is what the process
+    ends with.
+    """
+
+    status = LOST
 
 
 @contextmanager
-def naming_lost_ranks(group: Group, cure: Callable[[], str]) -> Iterator[None]:
+def naming_lost_ranks(
+    group: Group, cure: Callable[[], str], got_further: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
     """Raise what collectives in the block raise as a ``RankLost`` of one sentence, which ends in ``cure()``."""
     try:
         yield
@@ -33,7 +46,9 @@ def naming_lost_ranks(group: Group, cure: Callable[[], str]) -> Iterator[None]:
             raise
         # Without the place in gloo's source before it, and its advice after it.
         reason = re.sub(r"^\[[^]]*:\d+\] ", "", said.partition("\n")[0]).partition(". ")[0].rstrip(".")
-        raise RankLost(
+        lost = RankLost(
             f"rank {group.rank} has lost another rank, which has ended, is cut off or does not answer ({reason}); "
             f"{cure()}"
-        ) from error
+        )
+        lost.status = LOST_BUT_FURTHER if got_further() else LOST
+        raise lost from error

@@ -36,6 +36,7 @@ LOCAL_RANKS = (
 HYDRA_ONLY = "MPI_LOCALNRANKS"
 # Ports above the privileged and below Linux's ephemeral range (32768-60999), picked by job so that jobs do not meet.
 FIRST_PORT, PORTS = 20000, 10000
+STEP_APART, START_APART = 1009, 2003
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Topology:
     master_address: str | None = None
     master_port: int | None = None
     launcher: str = "single"
+    meeting: str = ""
+    """What tells this start of these ranks from all others that may ask at the same port."""
 
 
 def discover(
@@ -64,14 +67,26 @@ def discover(
     """
     environment = os.environ if environment is None else environment
     if "RANK" in environment or "WORLD_SIZE" in environment:
-        return _from_torchrun(environment)
+        return _not_alone_in_a_step(_from_torchrun(environment), environment)
     if _is_by_mpiexec(environment):
         rank, size = mpi_place(environment)
+        _not_alone_in_a_step(Topology(world_size=size, launcher="mpiexec"), environment)
         return (meet or _meet_by_mpi)(rank, size) if size > 1 else Topology(launcher="mpiexec")
     if "SLURM_STEP_ID" in environment:
         return _from_srun(environment, first_host or _first_host)
     _refuse_silent_launcher(environment)
     return Topology()
+
+
+def _not_alone_in_a_step(topology: Topology, environment: Mapping[str, str]) -> Topology:
+    # A launcher within a step has at least one process for each of the step's tasks.
+    tasks = _tasks_of_step(environment) if "SLURM_STEP_ID" in environment else 1
+    if topology.world_size < tasks:
+        raise ValueError(
+            f"variables of {topology.launcher} say {topology.world_size} rank, but srun started {tasks}; they are of "
+            "another launch: unset them"
+        )
+    return topology
 
 
 def mpi_processes(environment: Mapping[str, str] | None = None) -> int:
@@ -151,13 +166,17 @@ def _from_srun(environment: Mapping[str, str], first_host: Callable[[str], str])
     world_size = _tasks_of_step(environment)
     if world_size == 1:
         return Topology(launcher="srun")
+    job, step = _number(environment, "SLURM_JOB_ID"), _number(environment, "SLURM_STEP_ID")
+    start = _number(environment, "SLURM_RESTART_COUNT") if environment.get("SLURM_RESTART_COUNT") else 0
     return Topology(
         rank=_number(environment, "SLURM_PROCID"),
         world_size=world_size,
         local_rank=_number(environment, "SLURM_LOCALID"),
         local_world_size=tasks_of_node(environment["SLURM_STEP_TASKS_PER_NODE"], _number(environment, "SLURM_NODEID")),
         master_address=first_host(environment["SLURM_STEP_NODELIST"]),
-        master_port=FIRST_PORT + _number(environment, "SLURM_JOB_ID") % PORTS,
+        # Steps of one job may run beside each other, and what is left of an earlier start may still be there.
+        master_port=FIRST_PORT + (job + STEP_APART * step + START_APART * start) % PORTS,
+        meeting=f"{job}.{step}.{start}",
         launcher="srun",
     )
 
@@ -207,7 +226,12 @@ def _refuse_half_set(environment: Mapping[str, str], names: tuple[str, ...], lau
 def _first_host(node_list: str) -> str:
     if shutil.which("scontrol") is None:
         raise ValueError(f"the master of SLURM_STEP_NODELIST={node_list} cannot be resolved: scontrol is not on PATH")
-    shown = subprocess.run(["scontrol", "show", "hostnames", node_list], capture_output=True, text=True, timeout=60)
+    try:
+        shown = subprocess.run(["scontrol", "show", "hostnames", node_list], capture_output=True, text=True, timeout=60)
+    except subprocess.TimeoutExpired:
+        raise ValueError(
+            f"the master of SLURM_STEP_NODELIST={node_list} cannot be resolved: scontrol has not answered for a minute"
+        ) from None
     hosts = shown.stdout.split()
     if shown.returncode or not hosts:
         raise ValueError(

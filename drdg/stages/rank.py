@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from drdg import cli
 from drdg.distributed.voice import once_per_node
+from drdg.training.preemption import SCHEDULERS, listening
 
 if TYPE_CHECKING:
     from drdg.config import Config
@@ -28,6 +29,13 @@ def train(config: Config, options: argparse.Namespace) -> None:
     # Read when torch is loaded. Of its warnings every rank would write one that DDP looks for unused parameters in vain
     # (``DdpEngine`` says why it does) and, where addresses have no names, one for each connection.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    # From the beginning: who is asked to stop before the first iteration makes that one and saves, so that a job whose
+    # every start is cut short gets further all the same.
+    with listening(SCHEDULERS):
+        _take_part(config, options)
+
+
+def _take_part(config: Config, options: argparse.Namespace) -> None:
     from drdg.distributed.group import process_group
     from drdg.distributed.topology import discover
     from drdg.experiments import find_row

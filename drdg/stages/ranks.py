@@ -37,6 +37,8 @@ def start_ranks(stage: Stage, config: Config, run: Handle) -> None:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",  # any free port of the loopback interface
         max_restarts=0,
+        # All of these reach the ranks as SIGTERM; without being named, the last two would leave them without a parent.
+        signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2",
     )
     command = ("-m", "drdg.stages.rank", "--row", stage.row, "--config", str(settings))
     with environment({**run.environment(), "OMP_NUM_THREADS": str(threads)}), own_signal_handlers():
@@ -56,7 +58,7 @@ def start_ranks(stage: Stage, config: Config, run: Handle) -> None:
 @contextmanager
 def own_signal_handlers() -> Iterator[None]:
     """Put back this process's signal handlers after the block; torch's launcher installs its own and leaves them."""
-    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
     before = {name: signal.getsignal(name) for name in names}
     try:
         yield

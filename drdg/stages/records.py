@@ -8,8 +8,8 @@ from drdg.tracking import Handle, Tracking
 
 
 def begin_parent(tracking: Tracking, config: Config) -> Handle:
-    """Begin, or continue, the MLflow run that holds all stages of ``config``."""
-    tags = {**_tags(config), "drdg.digest": digest(config)}
+    """Begin, or continue, the MLflow run that holds all stages of ``config``, by whatever ranks and backend."""
+    tags = {**_tags(config), "drdg.digest": digest(config.model_dump(mode="json", exclude={"distributed"}))}
     parent = tracking.parent(config.run.name, tags, config.model_dump(mode="json"))
     parent.text(to_yaml(config), "config.yaml")
     return parent

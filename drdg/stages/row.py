@@ -51,7 +51,7 @@ def train_gan_as_rank(stages: RowStages, group: Group, run: Handle) -> None:
         dsm=config.dsm,
     )
     given = (stages.row.translator, config, stream, stages.gan.folder, group, run.log)
-    train_translator(*given, flush=run.try_to_flush, run_id=run.run_id)
+    train_translator(*given, flush=run.try_to_flush, relog=run.relog, run_id=run.run_id)
     if group.is_first:
         stages.gan.finish()
 
@@ -84,6 +84,7 @@ def segment(stages: RowStages, run: Handle) -> None:
         log=run.log,
         validate=validation(config),
         flush=run.try_to_flush,
+        relog=run.relog,
     )
     stages.segment.finish()
 

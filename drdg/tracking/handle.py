@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 # longer than a person who watches the curves likes to.
 FLUSH_VALUES = 500
 FLUSH_SECONDS = 15.0
+# A store that is away costs seconds at each try, in which a training stands still.
+LONGEST_PAUSE_S = 600.0
+
+Row = tuple[str, float, int, int]
+"""A value that was logged: its name, itself, when, in milliseconds since 1970, and at which step."""
 
 
 class Handle:
@@ -51,8 +56,12 @@ class Handle:
     def flush(self) -> None:
         """Write what waits."""
 
-    def try_to_flush(self) -> None:
-        """Write what waits, or warn that it still waits."""
+    def try_to_flush(self) -> list[Row]:
+        """Write what waits, or warn that it still waits, and return that."""
+        return []
+
+    def relog(self, rows: list[Row]) -> None:
+        """Keep what an earlier attempt's ``try_to_flush`` returned, unless it was written after all."""
 
     def close(self, status: str = "FINISHED") -> None:
         """Write what waits and end the run."""
@@ -92,6 +101,7 @@ class RunHandle(Handle):
         self._restarts = restarts
         self._waiting: list[Metric] = []
         self._last_flush = time.monotonic()
+        self._pause_s = FLUSH_SECONDS
         # What an earlier attempt logged, by name and step. None: nobody wrote here before, so there is nothing to ask.
         self._before: dict[str, dict[int, float]] | None = None if fresh else {}
 
@@ -101,8 +111,9 @@ class RunHandle(Handle):
 
         now = int(time.time() * 1000)
         self._waiting += [Metric(clean_name(name), float(value), now, step) for name, value in values.items()]
-        if len(self._waiting) >= FLUSH_VALUES or time.monotonic() - self._last_flush >= FLUSH_SECONDS:
-            self.try_to_flush()
+        is_away = self._pause_s > FLUSH_SECONDS
+        if self._is_rested() or (len(self._waiting) >= FLUSH_VALUES and not is_away):
+            self._flush_or_warn()
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Keep settings as dotted names; one that differs from an earlier attempt's goes to a tag, as MLflow's
@@ -162,11 +173,28 @@ class RunHandle(Handle):
                     self._store.client.log_batch(self.run_id, metrics=new)
                 del self._waiting[: len(batch)]
 
-    def try_to_flush(self) -> None:
-        """Write what waits, or warn that it still waits."""
+    def try_to_flush(self) -> list[Row]:
+        """Write what waits, or warn that it still waits, and return that."""
+        if self._pause_s == FLUSH_SECONDS or self._is_rested():
+            self._flush_or_warn()
+        return [(metric.key, metric.value, metric.timestamp, metric.step) for metric in self._waiting]
+
+    def relog(self, rows: list[Row]) -> None:
+        """Keep what an earlier attempt's ``try_to_flush`` returned, unless it was written after all."""
+        from mlflow.entities import Metric
+
+        self._waiting += [Metric(*row) for row in rows]
+
+    def _is_rested(self) -> bool:
+        return time.monotonic() - self._last_flush >= self._pause_s
+
+    def _flush_or_warn(self) -> None:
         try:
             self.flush()
+            self._pause_s = FLUSH_SECONDS
         except ValueError as error:
+            self._last_flush = time.monotonic()
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
             warnings.warn(f"{error} ({len(self._waiting)} values wait and are tried again)", stacklevel=3)
 
     def close(self, status: str = "FINISHED") -> None:

@@ -47,6 +47,9 @@ class Store:
 
         # MLflow reports each use to its makers unless told otherwise; whoever wants that can set the variable to false.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # By itself it would try for minutes, in which a training stands still; what is not written is tried again.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(int(REACH_SECONDS)))
         from mlflow import MlflowClient
 
         # Logs of a hundred table migrations say nothing to a user of ours, and its tracebacks less than our sentence.

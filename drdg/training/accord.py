@@ -33,6 +33,8 @@ class Accord:
 
     def look(self, iteration: int, losses: dict[int, Tensor]) -> None:
         """Look at this rank's losses () of an ``iteration``, from 1, by the numbers of their phases."""
+        # First for the others: where one is gone, a GPU may never get to where this rank would wait for it next.
+        self._agreement.wait()
         self._losses.add(iteration, losses)
 
     def hear(self, asked: int) -> int:

@@ -14,7 +14,7 @@ from typing import IO, Any, cast
 
 import torch
 
-from drdg.files import sha256, whole_file, write_text
+from drdg.files import clear_abandoned, is_old, sha256, whole_file, write_text
 
 PATTERN = f"step_{'[0-9]' * 9}.pt"
 
@@ -95,14 +95,13 @@ def _write(path: Path, state: dict[str, Any]) -> None:
 
 
 def _tidy(folder: Path, keep: int, milestone_every: int | None) -> None:
-    for unfinished in folder.glob(".step_*.tmp"):  # of processes that were killed while they wrote
-        unfinished.unlink(missing_ok=True)
+    clear_abandoned(folder)  # but not what another process writes: a node may be cut off and not know that it is
     for old in sorted(folder.glob(PATTERN))[:-keep]:
         if not (milestone_every and _step_of(old) % milestone_every == 0):
-            old.unlink()
+            old.unlink(missing_ok=True)
             _checksum_of(old).unlink(missing_ok=True)
     for checksum in folder.glob("step_*.sha256"):  # of processes that were killed before or after the file's turn
-        if not checksum.with_suffix(".pt").exists():
+        if not checksum.with_suffix(".pt").exists() and is_old(checksum):
             checksum.unlink(missing_ok=True)
 
 

@@ -35,6 +35,7 @@ from drdg.training.weights import fresh_translator, save_translator
 from drdg.training.writer import Writer
 
 Log = Callable[[dict[str, float], int], None]
+Rows = list[tuple[str, float, int, int]]  # values logged and not written yet: name, value, time in ms, step
 # Of distributed.timeout_s: where a rank hangs is to be written before the ranks that wait for it give up and end it.
 WATCHDOG = 0.95
 # For how long a rank that ends looks whether the checkpoint that rank 0 was writing has come.
@@ -81,20 +82,31 @@ def train_translator(
     group: Group,
     log: Log,
     quiet: bool = False,
-    flush: Callable[[], None] = lambda: None,
+    flush: Callable[[], Rows] = list,
+    relog: Callable[[Rows], None] = lambda _: None,
     run_id: str = "",
 ) -> Path:
     """Train the translator called ``name`` and return the file of its final weights, written last.
 
     Continues from the newest checkpoint under ``out``. ``log`` gets means over ranks and iterations, on rank 0 only;
-    ``flush`` is called there before each checkpoint, which no run that continues from it logs again. ``run_id`` is the
-    MLflow run that rank 0 logs to; checkpoints keep it, and who continues from one in another run is told.
+    ``flush`` is called there before each checkpoint, which no run that continues from it logs again; what it could not
+    write it returns, and the checkpoint keeps that for ``relog``. ``run_id`` is the MLflow run that rank 0 logs to;
+    checkpoints keep it, and who continues from one in another run is told.
     Raises ``ValueError`` when the checkpoints are another configuration's, ``Unusable`` when all of them are damaged,
     ``FloatingPointError`` on a loss that is not finite, ``OSError`` when a file cannot be written, ``Stopped`` after a
     signal that asks for it, each on all ranks together; ``RankLost`` when another rank has ended.
     """
-    trainer = GanTrainer(name, config, stream, out, group, log, flush, run_id)
-    with naming_lost_ranks(group, trainer.how_to_continue):
+    trainer: GanTrainer | None = None
+    began_at = newest_step(out / "checkpoints") or 0
+
+    def how_to_continue() -> str:
+        return "the same command continues where it was" if trainer is None else trainer.how_to_continue()
+
+    def got_further() -> bool:
+        return (newest_step(out / "checkpoints") or 0) > began_at
+
+    with naming_lost_ranks(group, how_to_continue, got_further):
+        trainer = GanTrainer(name, config, stream, out, group, log, flush, relog, run_id)
         trainer.resume()
         trainer.train(quiet or not group.is_first)
         return trainer.finish()
@@ -111,11 +123,12 @@ class GanTrainer:
         out: Path,
         group: Group,
         log: Log,
-        flush: Callable[[], None] = lambda: None,
+        flush: Callable[[], Rows] = list,
+        relog: Callable[[Rows], None] = lambda _: None,
         run_id: str = "",
     ):
         self.name, self.config, self.stream, self.out, self.group = name, config, stream, out, group
-        self.log, self.flush, self.run_id = log, flush, run_id
+        self.log, self.flush, self.relog, self.run_id = log, flush, relog, run_id
         self.checkpoints = out / "checkpoints"
         self.batch_per_rank, left = divmod(config.gan.batch_size, group.world_size)
         if left:
@@ -282,8 +295,7 @@ class GanTrainer:
         self.refuse_not_finite()
         state = self.state()
         if self.group.is_first:
-            self.flush()
-            self.writer.save(self.iteration, state)
+            self.writer.save(self.iteration, {**state, "unwritten": self.flush()})
         self.saved = self.iteration
         self.checkpoint_stall_s.append(time.monotonic() - began)
 
@@ -339,6 +351,9 @@ class GanTrainer:
         if self.run_id and before not in ("", self.run_id):
             print(f"gan: logged to MLflow run {before} before and now to {self.run_id}", file=sys.stderr, flush=True)
         self.iteration = self.saved = state["iteration"]
+        if self.group.is_first:
+            print(f"gan: continues from iteration {self.iteration}", file=sys.stderr, flush=True)
+        self.relog(state.get("unwritten", []))
         self.translator.networks.load_state_dict(state["networks"])
         for engine, saved in zip(self.engines, state["optimizers"], strict=True):
             engine.load_state_dict(saved)

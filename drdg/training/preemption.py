@@ -17,6 +17,8 @@ TRY_AGAIN = 75
 """The exit status of a training that was asked to stop and has saved: EX_TEMPFAIL of ``sysexits.h``."""
 INTERRUPTED = 130  # after Ctrl-C, as shells have it
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+# Those that a scheduler sends, which may come before the first iteration.
+SCHEDULERS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 # A launcher may pass on the Ctrl-C that its terminal has sent already.
 PATIENCE_S = 1.0
 
@@ -54,13 +56,16 @@ class StopRequest:
 
 
 @contextmanager
-def listening() -> Iterator[StopRequest]:
-    """Remember ``SIGNALS`` within the block instead of ending because of them."""
-    request = StopRequest()
+def listening(signals: tuple[signal.Signals, ...] = SIGNALS) -> Iterator[StopRequest]:
+    """Remember ``signals`` within the block instead of ending because of them. Within another such block it is that
+    one's request which remembers.
+    """
+    outer = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    request = outer if isinstance(outer, StopRequest) else StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request  # which no signal reaches
         return
-    before = {number: signal.signal(number, request.remember) for number in SIGNALS}
+    before = {number: signal.signal(number, request.remember) for number in signals}
     try:
         yield request
     finally:

@@ -7,6 +7,7 @@ stream, and dropout is seeded anew for every update, so a resumed training equal
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,7 @@ from drdg.training.schedule import build_schedule
 from drdg.training.writer import Writer
 
 Log = Callable[[dict[str, float], int], None]
+Rows = list[tuple[str, float, int, int]]  # values logged and not written yet: name, value, time in ms, step
 Validate = Callable[[nn.Module], dict[str, float]]
 
 KEEP_CHECKPOINTS = 2  # the newest, and one before it in case that is torn
@@ -50,13 +52,15 @@ def train_segmentor(
     log: Log,
     validate: Validate | None,
     quiet: bool = False,
-    flush: Callable[[], None] = lambda: None,
+    flush: Callable[[], Rows] = list,
+    relog: Callable[[Rows], None] = lambda _: None,
 ) -> Path:
     """Train a segmentor on the labelled ``shards`` and return ``out/segmentor.safetensors``, which is written last.
 
     That file holds the weights and, as its metadata, ``classes``, ``config`` and ``step``, the update that the weights
     are of. Training continues from the newest checkpoint under ``out``. ``log(values, update)`` gets means since it was
-    last called; ``flush`` is called before each checkpoint, which no training that continues from it logs again.
+    last called; ``flush`` is called before each checkpoint, which no training that continues from it logs again; what
+    it could not write it returns, and the checkpoint keeps that for ``relog``.
     ``validate(segmentor)`` returns scores by name, among them ``miou``; it is called after every
     ``segmentation.validate_every`` epochs and at the end. Raises ``ValueError`` when shards and configuration do not go
     together or the checkpoints are another configuration's, ``FloatingPointError`` on a loss that is not finite,
@@ -65,7 +69,7 @@ def train_segmentor(
     """
     device = pick_device(config.distributed)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        trainer = SegmentorTrainer(config, ShardStore(shards), out, device, log, validate, flush)
+        trainer = SegmentorTrainer(config, ShardStore(shards), out, device, log, validate, flush, relog)
         trainer.resume()
         trainer.train(quiet)
         return trainer.finish()
@@ -82,12 +86,13 @@ class SegmentorTrainer:
         device: torch.device,
         log: Log,
         validate: Validate | None,
-        flush: Callable[[], None] = lambda: None,
+        flush: Callable[[], Rows] = list,
+        relog: Callable[[Rows], None] = lambda _: None,
     ):
         knobs = config.segmentation
         assert knobs.validation == "none" or validate is not None, "segmentation.validation without a validate function"
         self.config, self.knobs, self.store, self.out = config, knobs, store, out
-        self.device, self.log, self.validate, self.flush = device, log, validate, flush
+        self.device, self.log, self.validate, self.flush, self.relog = device, log, validate, flush, relog
         self.stream = LabelledStream(
             store, seed=config.run.seed, crop=knobs.crop, flip=knobs.flip, quarter_turn=knobs.quarter_turn
         )
@@ -225,8 +230,7 @@ class SegmentorTrainer:
             "since_epoch": self.since_epoch.state_dict(),
             "best": self.best,
         }
-        self.flush()
-        self.writer.save(self.step, state)
+        self.writer.save(self.step, {**state, "unwritten": self.flush()})
         self.checkpoint_stall_s.append(time.monotonic() - began)
 
     def resume(self) -> None:
@@ -243,6 +247,8 @@ class SegmentorTrainer:
                 "segmentation.iterations or segmentation.epochs, choose another run.name or remove it"
             )
         self.step, self.best = state["step"], state["best"]
+        print(f"segmentor: continues from update {self.step}", file=sys.stderr, flush=True)
+        self.relog(state.get("unwritten", []))
         self.segmentor.load_state_dict(state["segmentor"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:

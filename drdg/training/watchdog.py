@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FAILED = 1
 TICKS = 20  # how often it looks, within the limit
 LONGEST_TICK_S = 1.0
+PATIENCE_S = 10.0
 STANDARD_ERROR = 2  # the process's own, whatever Python's is redirected to
 
 
@@ -63,6 +64,8 @@ class Watchdog:
                 self._give_up()
 
     def _give_up(self) -> None:
+        # The disk to write to may be what hangs.
+        faulthandler.dump_traceback_later(PATIENCE_S, exit=True, file=STANDARD_ERROR)
         hangs = f"{self.who} has not ended an iteration for {self.seconds:.0f} s"
         try:
             self.stacks.parent.mkdir(parents=True, exist_ok=True)

@@ -47,7 +47,7 @@ def test_torchrun() -> None:
 
 def test_srun_takes_the_first_node_as_master_and_a_port_of_its_own() -> None:
     topology = discover(SRUN_SET, first_host=lambda nodes: {"node[1-2]": "node1"}[nodes])
-    assert topology == Topology(3, 4, 1, 2, "node1", 20000 + 2345, "srun")
+    assert topology == Topology(3, 4, 1, 2, "node1", 20000 + 2345, "srun", "12345.0.0")
 
 
 def test_torchrun_inside_srun_is_torchrun() -> None:
@@ -188,3 +188,20 @@ def test_what_is_no_number_is_named(environment: dict[str, str], name: str) -> N
 )
 def test_the_first_of_a_node(environment: dict[str, str], is_first: bool) -> None:
     assert is_first_on_node(environment) is is_first
+
+
+def test_steps_of_a_job_and_its_starts_meet_in_places_of_their_own() -> None:
+    changed = ({}, {"SLURM_STEP_ID": "1"}, {"SLURM_RESTART_COUNT": "1"}, {"SLURM_JOB_ID": "12346"})
+    places = [discover({**SRUN_SET, **other}, first_host=lambda nodes: "node1") for other in changed]
+    assert len({place.master_port for place in places}) == len({place.meeting for place in places}) == len(changed)
+    again = discover({**SRUN_SET, "SLURM_JOB_ID": "22345"}, first_host=lambda nodes: "node1")
+    assert again.master_port == places[0].master_port
+    assert again.meeting != places[0].meeting
+
+
+@pytest.mark.parametrize(
+    "stale", [TORCHRUN_SET | {"RANK": "0", "WORLD_SIZE": "1"}, {"PMI_SIZE": "1"}, {"OMPI_COMM_WORLD_SIZE": "1"}]
+)
+def test_variables_of_an_earlier_launch_do_not_make_every_task_a_rank_alone(stale: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="say 1 rank, but srun started 4"):
+        discover({**SRUN_SET, **stale}, first_host=lambda nodes: "node1")

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from drdg.config import Config, to_yaml
+from drdg.config import Config, load_config, to_yaml
+from drdg.distributed.group import process_group
 from drdg.distributed.lost import RankLost
 from drdg.distributed.topology import Topology
 from drdg.distributed.voice import once_per_node, once_per_run
@@ -114,3 +115,21 @@ def test_ranks_that_cannot_begin_say_so_once(
     (line,) = "".join(words).splitlines()
     assert line.startswith("error: ")
     assert said in line
+
+
+@pytest.mark.parametrize(
+    ("master", "said"),
+    [
+        ("no-such-host.invalid", "rank 1 cannot resolve the master's name in no-such-host.invalid:"),
+        ("127.0.0.1", "rank 1 of 2 has not met the others at 127.0.0.1:"),
+    ],
+)
+def test_ranks_that_do_not_meet_say_where(master: str, said: str) -> None:
+    with socket.socket() as nobodys:
+        nobodys.bind(("127.0.0.1", 0))
+        place = Topology(1, 2, 1, 2, master, nobodys.getsockname()[1], "srun", "1.0.0")
+        settings = load_config(None, ["distributed.timeout_s=1", "distributed.device=cpu"]).distributed
+        with pytest.raises((ValueError, ConnectionError)) as caught, process_group(settings, place):
+            pass
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)

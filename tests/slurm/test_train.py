@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -31,7 +32,8 @@ FLOAT64, AS_GOOD_AS_EQUAL = "gan.precision=float64", 1e-9
 # shared with other tests, and a lost node is lost for half a minute more.
 pytestmark = [pytest.mark.xdist_group("slurm"), pytest.mark.timeout(1200)]
 
-SETTINGS = ("gan.iterations=60", "gan.batch_size=4", "gan.checkpoint_every=5", "gan.log_every=8")
+CHECKPOINT_EVERY = 5
+SETTINGS = ("gan.iterations=60", "gan.batch_size=4", f"gan.checkpoint_every={CHECKPOINT_EVERY}", "gan.log_every=8")
 
 Curve = dict[str, list[tuple[int, float]]]
 
@@ -158,6 +160,16 @@ def nodes_of(cluster: Any, job: str) -> list[str]:
     return cluster.call("scontrol", "show", "hostnames", cluster.job(job)["NodeList"]).split()
 
 
+def stops(run: Run) -> list[int]:
+    """After which iterations a start of the job was asked to stop, and had saved."""
+    return [int(number) for number in re.findall(r"stopped by SIG\w+ after gan's iteration (\d+), which", run.said())]
+
+
+def continued(run: Run) -> list[int]:
+    """From which iterations the starts after the first one continued."""
+    return [int(number) for number in re.findall(r"gan: continues from iteration (\d+)", run.said())]
+
+
 def assert_completed(cluster: Any, job: str, run: Run, restarts: int) -> None:
     ended = cluster.wait(job)
     assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("COMPLETED", "0:0", str(restarts)), run.said()
@@ -189,8 +201,13 @@ def test_told_to_stop_preempted_and_robbed_of_a_node(cluster: Any, runs: Runs) -
     wait_for_restart(cluster, job, run, 3)
     cluster.start(lost)
     assert_completed(cluster, job, run, restarts=3)
-    assert run.said().count("stopped by SIGUSR2 after gan's iteration") == 1
-    assert f"job {job} is queued again and will continue" in run.said()
+    # By scancel and, as this cluster warns who is preempted, by that; nobody could warn of the power.
+    assert len(stops(run)) == 2
+    assert run.said().count(f"job {job} is queued again and will continue") == 2
+    began_at = continued(run)
+    assert began_at[:2] == stops(run)
+    assert len(began_at) == 3
+    assert began_at[2] % CHECKPOINT_EVERY == 0
     assert_same(run, runs.undisturbed())
 
 
@@ -208,6 +225,7 @@ def test_requeued_and_cut_off(cluster: Any, runs: Runs) -> None:
     wait_for_progress(cluster, job, run, 3)
     cluster.heal(lost)
     assert_completed(cluster, job, run, restarts=2)
+    assert len(continued(run)) == 2
     assert_same(run, runs.undisturbed())
 
 
@@ -222,21 +240,24 @@ def test_deepspeed_at_its_time_limit(cluster: Any, runs: Runs) -> None:
     cluster.call("scontrol", "update", f"JobId={job}", "TimeLimit=60")
     runs.begin_undisturbed(*longer)
     assert_completed(cluster, job, run, restarts=1)
-    assert run.said().count("stopped by SIGUSR2 after gan's iteration") == 1
+    assert continued(run) == stops(run)
+    assert len(stops(run)) == 1
     assert_same(run, runs.undisturbed(*longer))
 
 
 def test_cancelled_and_continued_on_a_smaller_cluster(cluster: Any, runs: Runs) -> None:
     run = runs.run("smaller", FLOAT64)
     job = submit(cluster, run)
-    done = wait_for_progress(cluster, job, run, 1)
+    wait_for_progress(cluster, job, run, 1)
     cluster.call("scancel", job)
     assert cluster.wait(job)["JobState"] == "CANCELLED"
+    done = run.at()
     assert "is queued again" not in run.said()
     assert done < 60
     runs.begin_undisturbed(FLOAT64, ranks=1)
     again = submit(cluster, run, size=("--nodes=1", *NARROW))
     assert_completed(cluster, again, run, restarts=0)
+    assert continued(run) == [done]
     networks, wanted = run.networks(), runs.undisturbed(FLOAT64).networks()
     apart = max(float((networks[name] - wanted[name]).abs().max()) for name in wanted)
     assert 0 < apart < AS_GOOD_AS_EQUAL

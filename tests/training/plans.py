@@ -36,6 +36,10 @@ class Left:
     wrong: list[str]
     """The whole checkpoints that are not those of an undisturbed training."""
 
+    def errors(self, rank: int) -> list[str]:
+        """What a rank said when it ended, but not where it began."""
+        return [line for line in self.words[rank] if not line.startswith("gan: continues from iteration ")]
+
 
 class Plan:
     """Trainings by two ranks, collected first and then done in one start."""

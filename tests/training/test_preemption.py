@@ -22,11 +22,12 @@ from safetensors.torch import load_file
 
 from drdg.config import Config, load_config, to_yaml
 from drdg.distributed.group import Group
+from drdg.distributed.lost import LOST_BUT_FURTHER
 from drdg.distributed.topology import Topology
 from drdg.shards.store import ShardStore
 from drdg.shards.stream import LabelledStream, UnpairedStream
 from drdg.training.gan import train_translator
-from drdg.training.preemption import INTERRUPTED, PATIENCE_S, TRY_AGAIN, Stopped, StopRequest, listening
+from drdg.training.preemption import INTERRUPTED, PATIENCE_S, SCHEDULERS, TRY_AGAIN, Stopped, StopRequest, listening
 from drdg.training.segmentation import train_segmentor
 
 Stores = tuple[ShardStore, ShardStore]
@@ -140,15 +141,50 @@ def test_what_was_logged_is_written_before_the_checkpoint_that_does_not_log_it_a
     waiting: list[int] = []
     folder = tmp_path / "checkpoints"
 
-    def flush() -> None:
+    def flush() -> list[Any]:
         assert not (folder / f"step_{waiting[-1]:09d}.pt").exists()
         waiting.clear()
+        return []
 
     def log(values: dict[str, float], step: int) -> None:
         waiting.append(step)
 
     train_translator("drdg", config, stream, tmp_path, ALONE, log, quiet=True, flush=flush)
     assert waiting == []
+
+
+def test_what_could_not_be_written_is_in_the_checkpoint_for_who_continues(
+    small: Callable[..., Config], two_domains: Stores, tmp_path: Path
+) -> None:
+    config = small("gan.iterations=4", "gan.checkpoint_every=2", "gan.log_every=1")
+    waiting: list[tuple[str, float, int, int]] = []
+
+    def log(values: dict[str, float], step: int) -> None:
+        waiting.extend((name, value, 1000 * step, step) for name, value in rates_apart(values).items())
+
+    def train_until(at: int | None) -> None:
+        stream = Signalled(UnpairedStream(*two_domains, seed=0, need_dsm=True, dsm=config.dsm), at)
+        functions = {"flush": lambda: list(waiting), "relog": waiting.extend}
+        train_translator("drdg", config, stream, tmp_path, ALONE, log, quiet=True, **functions)
+
+    with pytest.raises(Stopped):
+        train_until(3)
+    before = list(waiting)
+    waiting.clear()  # as by a store that is away and a process that ends
+    train_until(None)
+    assert waiting[: len(before)] == before
+    assert {step for *_, step in waiting} == {1, 2, 3, 4}
+
+
+def test_who_is_asked_before_the_first_iteration_makes_one_and_saves(
+    small: Callable[..., Config], two_domains: Stores, tmp_path: Path
+) -> None:
+    config = small("gan.iterations=3")
+    stream = UnpairedStream(*two_domains, seed=0, need_dsm=True, dsm=config.dsm)
+    with listening(SCHEDULERS):
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Stopped, match="SIGTERM after gan's iteration 1, which is saved"):
+            train_translator("drdg", config, stream, tmp_path, ALONE, lambda *_: None, quiet=True)
 
 
 def test_the_segmentor_stops_and_continues_likewise(
@@ -198,6 +234,7 @@ class Ended:
         self.networks = load_file(path) if path.exists() else {}
 
 
+HANG_S = 20  # more than an iteration takes on a machine with other work
 JOBS = {"whole": [None], "stopped": ["USR2", None], "killed": ["KILL", None], "hung": ["hang"]}
 
 
@@ -217,7 +254,7 @@ def ended(archives: Path, two_domains: Stores, tmp_path_factory: pytest.TempPath
     for name, befalls in JOBS.items():
         for what in befalls:
             starts.append(name)
-            limit = ["distributed.timeout_s=4"] if what == "hang" else []
+            limit = [f"distributed.timeout_s={HANG_S}"] if what == "hang" else []
             jobs.append({"out": str(folder / name), "overrides": limit} | ({"befalls": what} if what else {}))
     plan = {"config": str(folder / "config.yaml"), "port": port, "jobs": jobs}
     plan |= {"source": str(two_domains[0].name), "target": str(two_domains[1].name)}
@@ -243,16 +280,19 @@ def test_ranks_stop_together_when_one_is_told_to_and_continue_bit_for_bit(ended:
     assert same(stopped.networks, whole.networks)
     assert stopped.curve == whole.curve
     assert stopped.words[1:] == ["", ""]
-    (said,) = stopped.words[0].splitlines()
+    said, went_on = stopped.words[0].splitlines()
     assert said.startswith("error: stopped by SIGUSR2 after gan's iteration 7, which is saved; the same command")
+    assert went_on == "gan: continues from iteration 7"
 
 
 def test_a_rank_that_is_killed_ends_the_others_with_one_sentence_and_nothing_is_lost(
     ended: Callable[[str], Ended],
 ) -> None:
     killed, whole = ended("killed"), ended("whole")
-    assert killed.statuses == [[1, -signal.SIGKILL, 1], [0, 0, 0]], killed.words
-    (said,) = "".join(killed.words).splitlines()
+    assert killed.statuses == [[LOST_BUT_FURTHER, -signal.SIGKILL, LOST_BUT_FURTHER], [0, 0, 0]], killed.words
+    words = "".join(killed.words).splitlines()
+    words.remove("gan: continues from iteration 4")
+    (said,) = words
     assert re.match(r"error: rank [02] has lost another rank, which has ended", said)
     assert said.endswith("; the same command continues from the checkpoint of iteration 4")
     assert same(killed.networks, whole.networks)
@@ -265,8 +305,8 @@ def test_a_rank_that_hangs_writes_where_and_ends_all_within_the_timeout(ended: C
     for rank, words in enumerate(hung.words):
         stacks = hung.out / f"hangs/rank-{rank}.txt"
         assert words == (
-            f"error: rank {rank} has not ended an iteration for 4 s and ends; where it hangs is in {stacks}; "
-            "the same command continues from the checkpoint of iteration 4\n"
+            f"error: rank {rank} has not ended an iteration for {0.95 * HANG_S:.0f} s and ends; "
+            f"where it hangs is in {stacks}; the same command continues from the checkpoint of iteration 4\n"
         )
     assert "in hang_here" in (hung.out / "hangs/rank-1.txt").read_text()
     assert "in hang_here" not in (hung.out / "hangs/rank-0.txt").read_text()
