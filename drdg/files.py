@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import os
@@ -44,9 +45,15 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
 
 def clear_abandoned(folder: Path) -> None:
     """Remove what killed processes left under ``folder`` of files they were at, and nothing that one still writes."""
-    for partial in folder.glob(f"**/{PARTIAL}"):
+    for partial in partials(folder):
         if _is_abandoned(partial):
             partial.unlink(missing_ok=True)
+
+
+def partials(folder: Path) -> Iterator[Path]:
+    """Unfinished files under ``folder``, also while other processes remove folders in it, which ``glob`` minds."""
+    for root, _, names in os.walk(folder):
+        yield from (Path(root, name) for name in fnmatch.filter(names, PARTIAL))
 
 
 def _is_abandoned(partial: Path) -> bool:

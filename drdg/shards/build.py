@@ -19,7 +19,7 @@ import numpy as np
 
 from drdg.config import DomainConfig, ShardsConfig
 from drdg.datasets import open_archive
-from drdg.files import PARTIAL, clear_abandoned
+from drdg.files import clear_abandoned, partials
 from drdg.shards.crew import ALONE, Crew
 from drdg.shards.plan import Plan, Tile, make_plan
 from drdg.shards.tar import EncodedSample, encode
@@ -137,7 +137,7 @@ def _clear_away(folder: Path) -> None:
     but for its manifest, which that writes last.
     """
     shutil.rmtree(folder / SCRATCH, ignore_errors=True)
-    for left in folder.glob(f"**/{PARTIAL}"):
+    for left in partials(folder):
         if not left.name.startswith(f".{MANIFEST}."):
             left.unlink(missing_ok=True)
 

@@ -354,7 +354,7 @@ def test_a_build_killed_anywhere_goes_on_to_the_same_bytes(
     assert run(tmp_path / "counted", None, steps) == 0
     rng = random.Random(0)
     unfinished = 0
-    for number in range(12):
+    for number in range(16):
         folder = tmp_path / str(number) / built.name
         for kill_at in (rng.randrange(steps.value) for _ in range(3)):
             if run(folder.parent, kill_at) == 0:  # what was left to do was less
