@@ -6,8 +6,13 @@ No rank waits busily, since MPI's own collectives spin: ranks meet first, asleep
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
 import pickle
+import stat
+import struct
+import sys
+import termios
 import time
 import warnings
 from collections import Counter
@@ -29,6 +34,8 @@ T = TypeVar("T")
 SRUN_FLAVOURS = {"MPICH": "pmi2", "Intel MPI": "pmi2", "MVAPICH": "pmi2", "MVAPICH2": "pmi2", "Open MPI": "pmix"}
 # Longer than processes that were started together differ in when they are here.
 FIRST_WORD_S = 3.0
+# For how long a rank that ends all others waits until its last words are read.
+LAST_WORD_S = 5.0
 
 
 class _Ended(Exception):
@@ -164,7 +171,7 @@ def open_crew(alone: T, quiet: bool = False) -> Iterator[MpiCrew | T]:
     except BaseException as error:
         if not crew.has_failed:
             # After the interpreter has shown it: Abort ends this process, too.
-            atexit.register(world.Abort, 1)
+            atexit.register(_abort, world)
             if isinstance(error, KeyboardInterrupt) and rank > 0:
                 error.said_elsewhere = True  # type: ignore[attr-defined]
             raise
@@ -204,6 +211,25 @@ def join_world(rank: int, processes: int) -> MPI.Intracomm:
             time.sleep(FIRST_WORD_S)
         raise refused
     return world
+
+
+def _abort(world: MPI.Intracomm) -> None:
+    """End all ranks, once the launcher has what this one has said: it drops what it has not read by then."""
+    try:
+        sys.stderr.flush()
+        end = time.monotonic() + LAST_WORD_S
+        while _is_unread(sys.stderr.fileno()) and time.monotonic() < end:
+            time.sleep(0.01)
+    finally:
+        world.Abort(1)
+
+
+def _is_unread(descriptor: int) -> bool:
+    """Whether bytes written to a pipe wait for its reader; false for what is no pipe."""
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        return False
+    count = fcntl.ioctl(descriptor, termios.FIONREAD, struct.pack("i", 0))
+    return bool(struct.unpack("i", count)[0])
 
 
 def _own_cores(comm: MPI.Intracomm) -> int:
