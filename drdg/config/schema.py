@@ -8,7 +8,7 @@ what the released code does.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -167,14 +167,92 @@ class LossConfig(Section):
         return self.depth_supervised > 0 or self.depth_cycle_consistency > 0
 
 
+# --------------------------------------------------------------------------------------------------- compared methods
+
+
+class CycleGanConfig(Section):
+    """CycleGAN (Zhu et al. 2017), by the released code of junyanz/pytorch-CycleGAN-and-pix2pix."""
+
+    width: int = Field(default=64, ge=1)
+    """Channels of the generator's first convolution (released code: 64)."""
+    blocks: int = Field(default=9, ge=1)
+    """Residual blocks of the generator (released code: 9 from 256 px on)."""
+    critic_width: int = Field(default=64, ge=1)
+    """Channels of the first convolution of the 70 by 70 patch critic (released code: 64)."""
+    cycle: float = Field(default=10.0, ge=0)
+    """Weight of the cycle consistency (released code: 10, both directions)."""
+    identity: float = Field(default=0.5, ge=0)
+    """Weight of the identity loss as a share of ``cycle`` (released code: 0.5)."""
+    pool: int = Field(default=50, ge=0)
+    """Translated images of earlier iterations that the critics see besides (released code: 50); 0 for none."""
+
+
+class BenjdiraConfig(Section):
+    """Benjdira et al. 2019 (Remote Sensing 11, 1369), by the released code of bilel-bj."""
+
+    width: int = Field(default=32, ge=1)
+    """Channels of the generator's first level; the four have 1, 2, 4, 8 times it (released code: 32)."""
+    critic_width: int = Field(default=64, ge=1)
+    """Channels of the critic's first convolution (released code: 64)."""
+    cycle: float = Field(default=10.0, ge=0)
+    """Weight of the cycle consistency (released code: 10)."""
+    identity: float = Field(default=0.1, ge=0)
+    """Weight of the identity loss as a share of ``cycle`` (released code: 0.1)."""
+
+
+class DualGanConfig(Section):
+    """DualGAN (Yi et al. 2017), by the released code of duxingren14/DualGAN."""
+
+    width: int = Field(default=64, ge=1)
+    """Channels of the generator's first level (released code: 64)."""
+    critic_width: int = Field(default=64, ge=1)
+    """Channels of the critic's first convolution (released code: 64)."""
+    cycle: float = Field(default=500.0, ge=0)
+    """Weight of the reconstruction (released code: 500; its scripts 1000; the adversarial term has 1)."""
+    gradient_penalty: float = Field(default=10.0, ge=0)
+    """Weight of the critics' gradient penalty (released code: 10)."""
+
+
+class OutputSpaceConfig(Section):
+    """Output-space adaptation, single level (AdaptSegNet, Tsai et al. 2018), as in the authors' own segmentor."""
+
+    weight: float = Field(default=0.02, ge=0)
+    """Weight of the adversarial term on target predictions (released code: 0.02)."""
+    width: int = Field(default=64, ge=1)
+    """Channels of the discriminator's first convolution; then 2, 4, 8 times it and 1 (released code: 64)."""
+    lr: float = Field(default=2e-4, gt=0)
+    """Adam's learning rate for the discriminator, which does not fall (released code: 2e-4)."""
+
+
+class MucssConfig(Section):
+    """The constraints of MUCSS (Li et al. 2021, ISPRS 175, 20-33), whose numbers were not published: ours."""
+
+    confidence: float = Field(default=0.9, ge=0, lt=1)
+    """Probability above which a prediction on the target becomes a pseudo-label."""
+    pseudo: float = Field(default=1.0, ge=0)
+    """Weight of the pseudo-labels (weakly supervised pseudo-label constraint)."""
+    rotation: float = Field(default=1.0, ge=0)
+    """Weight of the difference between a turned image's prediction and the turned prediction (rotation consistency)."""
+    original: float = Field(default=1.0, ge=0)
+    """Weight of the source tiles before translation (transfer invariance)."""
+
+
+class OracleConfig(Section):
+    """The ceiling: a segmentor that learns from target labels."""
+
+    split: str = "val"
+    """Target split it learns from; it must share no TOP with ``evaluation.split``."""
+
+
 # ------------------------------------------------------------------------------------------------------------ training
 
 
 class PlateauConfig(Section):
-    """Learning rate that falls when its watched loss stops falling."""
+    """Learning rate that falls when its watched loss stops falling, or with time."""
 
-    kind: Literal["plateau", "constant"] = "plateau"
-    """``constant`` keeps the first learning rate."""
+    kind: Literal["plateau", "constant", "linear"] = "plateau"
+    """``plateau``: as the knobs below say. ``constant`` keeps the first learning rate. ``linear`` keeps it for half of
+    the training and lets it fall to 0 over the other (CycleGAN: 100 epochs and 100)."""
     factor: float = Field(default=0.5, gt=0, lt=1)
     """Factor of one fall (released code: 0.5)."""
     patience: int = Field(default=25, ge=0)
@@ -264,6 +342,8 @@ class SegmentationConfig(Section):
     lr: float = Field(default=2e-4, gt=0)
     """Adam's learning rate (released code: 2e-4)."""
     schedule: PlateauConfig = PlateauConfig(patience=20, minimum=2e-5)
+    precision: Literal["float32", "float64"] = "float32"
+    """Floating type of the segmentor; float64 is for comparisons."""
     crop: int = Field(default=512, ge=32)
     """Side of a random crop in pixels (released code: 512)."""
     flip: float = Field(default=0.5, ge=0, le=1)
@@ -308,6 +388,10 @@ class EvaluationConfig(Section):
     """Split of the target archive that is scored (paper: all but the eight validation areas)."""
     window: int = Field(default=512, ge=SIDE_MULTIPLE)
     """Side of the sliding window in pixels."""
+    protocol: Literal["global", "authors_batch_mean"] = "global"
+    """``global``: one confusion matrix over all pixels of all TOPs. ``authors_batch_mean`` (released code): scores of
+    each batch of windows, averaged; void counts as a miss and an absent class as 100 percent, so it is comparable only
+    to the paper's printed tables."""
     overlap: float = Field(default=0.5, ge=0, lt=1)
     """Share of a window that its neighbour covers too; overlapping scores are blended by a smooth weight."""
     batch_size: int = Field(default=8, ge=1)
@@ -363,12 +447,20 @@ class Config(Section):
     generator: GeneratorConfig = GeneratorConfig()
     critic: CriticConfig = CriticConfig()
     loss: LossConfig = LossConfig()
+    cyclegan: CycleGanConfig = CycleGanConfig()
+    benjdira: BenjdiraConfig = BenjdiraConfig()
+    dualgan: DualGanConfig = DualGanConfig()
+    output_space: OutputSpaceConfig = OutputSpaceConfig()
+    mucss: MucssConfig = MucssConfig()
+    oracle: OracleConfig = OracleConfig()
     gan: GanConfig = GanConfig()
     distributed: DistributedConfig = DistributedConfig()
     translation: TranslationConfig = TranslationConfig()
     segmentation: SegmentationConfig = SegmentationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
+    row_settings: dict[str, dict[str, Any]] = Field(default={})
+    """What differs for one row, by the row's name, section and knob, on top of what ``drdg/experiments.py`` says."""
 
     @model_validator(mode="after")
     def _backend_has_the_precision(self) -> Config:

@@ -42,6 +42,7 @@ class Drdg:
     def __init__(self, config: Config):
         self.config = config
         self.uses_depth = config.loss.uses_depth
+        self.lanes: dict[str, Tensor] = {}
         self.networks = nn.ModuleDict(
             {
                 "to_target": Generator(config.generator, config.target.tile, self.uses_depth),

@@ -32,6 +32,10 @@ class Translator(Protocol):
     """A method that learns to make source images look like the target's."""
 
     networks: nn.ModuleDict
+    lanes: dict[str, Tensor]
+    """What this rank carries from one iteration to the next beside weights, by name: one entry along the first
+    dimension for each pair of its share of ``gan.batch_size``, so that the training with its checkpoints can hand it to
+    other numbers of ranks. Empty for most methods, and before the first iteration."""
 
     def phases(self) -> list[Phase]:
         """The phases of one iteration, in order."""
