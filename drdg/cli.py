@@ -63,13 +63,21 @@ def _forget_own_folder() -> None:
 _forget_own_folder()
 
 
-def parser(description: str, parents: Sequence[argparse.ArgumentParser] = ()) -> argparse.ArgumentParser:
-    """A parser with the arguments of its ``parents``, and then those that every command has."""
+def parser(
+    description: str, parents: Sequence[argparse.ArgumentParser] = (), *, overridable: bool = True
+) -> argparse.ArgumentParser:
+    """A parser with the arguments of its ``parents``, and then those that every command has.
+
+    ``overridable=False``, for a command that is told other things one after another, leaves out the overrides.
+    """
     arguments = argparse.ArgumentParser(description=description, parents=parents)
     arguments.add_argument("--config", metavar="FILE", help="YAML file; without it, the paper's recipe")
     arguments.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
     arguments.add_argument("--dry-run", action="store_true", help="say what would be done and stop")
-    arguments.add_argument("overrides", nargs="*", metavar="key.sub=value", help="changes to the configuration")
+    if overridable:
+        arguments.add_argument("overrides", nargs="*", metavar="key.sub=value", help="changes to the configuration")
+    else:
+        arguments.set_defaults(overrides=[])
     return arguments
 
 

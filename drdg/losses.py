@@ -35,6 +35,20 @@ def adversarial_loss(fake_scores: Tensor) -> Tensor:
     return -wide(fake_scores).mean()
 
 
+def least_squares_critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """Half of mean (D(real) - 1)^2 plus half of mean D(fake)^2 (Mao et al. 2017, equation 9: a = 0, b = c = 1)."""
+    return (_square_distance(real_scores, 1.0) + _square_distance(fake_scores, 0.0)) / 2
+
+
+def least_squares_adversarial_loss(fake_scores: Tensor) -> Tensor:
+    """Mean (D(fake) - 1)^2; the paper's half is left out (Mao et al. 2017, equation 9; Zhu et al. 2017, section 4)."""
+    return _square_distance(fake_scores, 1.0)
+
+
+def _square_distance(scores: Tensor, label: float) -> Tensor:
+    return (wide(scores) - label).square().mean()
+
+
 def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
     """Mean over samples of (||gradient|| - 1)^2 at points between real and fake (Gulrajani et al. 2017, equation 3).
 
@@ -81,3 +95,22 @@ def segmentation_loss(logits: Tensor, label: Tensor, void: int) -> Tensor:
     """
     total = F.cross_entropy(logits, label.long(), ignore_index=void, reduction="sum")
     return total / (label != void).sum().clamp(min=1)
+
+
+def cross_entropy_loss(logits: Tensor, label: Tensor, void: int, average: Callable[[Tensor], Tensor]) -> Tensor:
+    """Equations 8 and 9, cross-entropy, mean over the pixels of all ranks that are not ``void``; 0 where all are.
+
+    ``logits`` (N, C, H, W), ``label`` (N, H, W) of any integer type; ``average`` gives the average of a tensor over
+    ranks. This rank's part is its sum over pixels divided by the ranks' average count: it is the average of the parts,
+    made as gradients are averaged, that is the mean, however unevenly void pixels lie.
+    """
+    total = F.cross_entropy(wide(logits), label.long(), ignore_index=void, reduction="sum")
+    # float64 counts any number of pixels, float32 only up to 2**24, four tiles of 2048 px.
+    count = average((label != void).sum().double()).to(total.dtype)
+    return total / torch.where(count > 0, count, 1)
+
+
+def domain_loss(logits: Tensor, label: float) -> Tensor:
+    """Mean binary cross-entropy of a discriminator's ``logits`` of any shape with one ``label``, 0 or 1, for all."""
+    logits = wide(logits)
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))

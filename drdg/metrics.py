@@ -6,6 +6,8 @@ score does not depend on how the pixels were cut up and F1 = 2 IoU / (1 + IoU) h
 - Void pixels (255 in the truth) are dropped, whatever was predicted on them.
 - A class without any truth pixel in the scored set is *absent*: it is named, and left out of the means, because its IoU
   would be 0 or undefined by accident. Predictions of it still count as misses of the classes they hit.
+
+``BatchMeans`` breaks each of these on purpose: it is how the paper's printed tables were computed.
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 
 VOID = 255  # the id that drdg.datasets gives to unlabelled pixels; repeated because metrics import nothing of ours
+# What the released code (commit 1dc0be8) adds above and below each fraction, and how many tiles it scores at once.
+SMOOTHING = 1e-5
+BATCH_TILES = 32
 
 
 @dataclass(frozen=True)
@@ -93,3 +98,66 @@ class ConfusionMatrix:
             oa=100 * int(hit.sum()) / total,
             absent=tuple(name for i, name in enumerate(classes) if not in_truth[i]),
         )
+
+
+class BatchMeans:
+    """Scores as the authors' released code computes them: of each batch of tiles, then averaged over the batches.
+
+    IoU = (TP + s) / (TP + FP + FN + s) and F1 = (2 TP + s) / (2 TP + FP + FN + s) with s = ``SMOOTHING``, so a class
+    that a batch neither has nor predicts scores 100. Void truth is no class, and what is predicted on it is false. A
+    last, shorter batch weighs as much as the others. So the numbers change with the size and the order of the batches,
+    and are comparable to the paper's tables only.
+    """
+
+    def __init__(self, num_classes: int, tiles: int = BATCH_TILES) -> None:
+        assert 1 <= num_classes <= VOID, num_classes
+        assert tiles >= 1, tiles
+        self.num_classes, self.tiles = num_classes, tiles
+        self._batches: list[np.ndarray] = []  # shares (3, classes): IoU, F1, and the overall accuracy, repeated
+        # Truth along rows, with void as the last, and prediction along columns.
+        self._counts = np.zeros((num_classes + 1, num_classes), dtype=np.int64)
+        self._filled = 0
+
+    def update(self, truth: np.ndarray, prediction: np.ndarray) -> None:
+        """Count one tile, two uint8 arrays of one shape; void truth is 255, every prediction is a class."""
+        assert truth.shape == prediction.shape, (truth.shape, prediction.shape)
+        assert truth.dtype == prediction.dtype == np.uint8, (truth.dtype, prediction.dtype)
+        assert prediction.size, "a tile has pixels"
+        assert prediction.max() < self.num_classes, f"prediction holds class {prediction.max()}"
+        true = np.where(truth == VOID, self.num_classes, truth).astype(np.int64)
+        assert true.max() <= self.num_classes, f"truth holds class {true.max()}"
+        pairs = true * self.num_classes + prediction
+        self._counts += np.bincount(pairs.ravel(), minlength=self._counts.size).reshape(self._counts.shape)
+        self._filled += 1
+        if self._filled == self.tiles:
+            self._batches.append(self._shares())
+            self._counts[:], self._filled = 0, 0
+
+    def scores(self, classes: Sequence[str]) -> Scores:
+        """Scores by class name, ``classes`` in the order of the ids; none is absent.
+
+        The overall accuracy, which the released code does not print, is averaged in the same way and has void pixels as
+        misses. Raises ``ValueError`` when no tile was counted.
+        """
+        assert len(classes) == self.num_classes == len(set(classes)), classes
+        batches = [*self._batches, *([self._shares()] if self._filled else [])]
+        if not batches:
+            raise ValueError(
+                "there is no tile to score: every TOP is smaller than evaluation.window; make that smaller"
+            )
+        iou, f1, oa = 100 * np.mean(batches, axis=0)
+        return Scores(
+            iou=dict(zip(classes, iou.tolist(), strict=True)),
+            f1=dict(zip(classes, f1.tolist(), strict=True)),
+            miou=float(iou.mean()),
+            mean_f1=float(f1.mean()),
+            oa=float(oa[0]),
+            absent=(),
+        )
+
+    def _shares(self) -> np.ndarray:
+        """IoU, F1 and the overall accuracy of the batch so far, float64 (3, classes), as shares of 1."""
+        hit = np.diag(self._counts)
+        both = self._counts[:-1].sum(axis=1) + self._counts.sum(axis=0)
+        iou, f1 = (hit + SMOOTHING) / (both - hit + SMOOTHING), (2 * hit + SMOOTHING) / (both + SMOOTHING)
+        return np.stack([iou, f1, np.full(self.num_classes, hit.sum() / self._counts.sum())])

@@ -3,4 +3,4 @@
 from drdg.stages.rank import main
 
 if __name__ == "__main__":
-    main()
+    main("gan", __doc__)

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from drdg import losses
 from drdg.config import BerhuConfig, Config, CriticConfig, GeneratorConfig, load_config
-from drdg.methods.drdg import (
+from drdg.methods.drdg import Drdg
+from drdg.methods.uses import (
     BACK_TO_SOURCE,
     BACK_TO_TARGET,
     CRITIC_PHASE,
@@ -25,7 +26,6 @@ from drdg.methods.drdg import (
     MIX_TARGET,
     TO_SOURCE,
     TO_TARGET,
-    Drdg,
 )
 from drdg.models.critic import Critic
 from drdg.models.generator import DEPTH_PASS, Generator

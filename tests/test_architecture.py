@@ -39,6 +39,8 @@ ROOMS: dict[str, set[str]] = {
     "panels": set(),
     "gallery": {"verify", "panels"},
     "report": {"metrics", "tracking", "panels"},
+    "published": set(),
+    "comparison": {"report", "published"},
     "cli": {"config"},
     "stages": {"training", "inference", "tracking", "experiments", "report", "cli"},
     "cluster": {"experiments", "training"},
@@ -65,10 +67,12 @@ WITHOUT_TORCH = {
     "report",
     "panels",
     "gallery",
+    "published",
+    "comparison",
     "cli",
     "doctor",
 }
-ABOVE_TORCH = {"drdg.shards.stream", "drdg.shards.buffers", "drdg.shards.prepare"}
+ABOVE_TORCH = {"drdg.shards.stream", "drdg.shards.adaptation", "drdg.shards.buffers", "drdg.shards.prepare"}
 TOPOLOGY = "drdg.distributed.topology"
 LAUNCHER_PREFIXES = ("SLURM_", "OMPI_", "MV2_", "PMI_", "PMIX_", "MPI_LOCAL", "TORCHELASTIC_")
 LAUNCHER_NAMES = {"RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from drdg.metrics import VOID, ConfusionMatrix
+from drdg.metrics import VOID, BatchMeans, ConfusionMatrix
 
 CLASSES = 4
 NAMES = ("clutter", "road", "car", "tree")
@@ -132,3 +132,95 @@ def test_what_only_our_own_slip_can_cause_is_an_assertion(truth, prediction):
 def test_counts_must_be_a_square_of_whole_numbers(counts):
     with pytest.raises(AssertionError):
         ConfusionMatrix.from_counts(counts)
+
+
+def plain_batch_means(tiles, size):
+    """The released code's definition as its description states it, by masks in float64: IoU and F1 of each class."""
+    batches = []
+    for start in range(0, len(tiles), size):
+        truth = np.concatenate([t.ravel() for t, _ in tiles[start : start + size]])
+        guess = np.concatenate([p.ravel() for _, p in tiles[start : start + size]])
+        shares = []
+        for i in range(CLASSES):
+            tp = float(((truth == i) & (guess == i)).sum())
+            fp = float(((truth != i) & (guess == i)).sum())  # void is not i, so it is a false positive
+            fn = float(((truth == i) & (guess != i)).sum())
+            shares.append([(tp + 1e-5) / (tp + fp + fn + 1e-5), (2 * tp + 1e-5) / (2 * tp + fp + fn + 1e-5)])
+        batches.append(shares)
+    return 100 * np.mean(batches, axis=0)
+
+
+def batch_means(tiles, size):
+    means = BatchMeans(CLASSES, size)
+    for truth, prediction in tiles:
+        means.update(truth, prediction)
+    return means.scores(NAMES)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(pixels(), min_size=1, max_size=7), st.integers(1, 4))
+def test_batch_means_equal_a_plain_statement_of_the_released_code(tiles, size):
+    scores, plain = batch_means(tiles, size), plain_batch_means(tiles, size)
+    assert scores.absent == ()
+    np.testing.assert_allclose([scores.iou[name] for name in NAMES], plain[:, 0], rtol=1e-9)
+    np.testing.assert_allclose([scores.f1[name] for name in NAMES], plain[:, 1], rtol=1e-9)
+    np.testing.assert_allclose([scores.miou, scores.mean_f1], plain.mean(axis=0), rtol=1e-9)
+
+
+def toy_tiles():
+    """Five tiles of 8 by 8 pixels of a town where class 0 is rare, with errors in a fifth of it and a little void."""
+    random = np.random.default_rng(3)
+    tiles = []
+    for number in range(5):
+        truth = random.integers(1, CLASSES, (8, 8)).astype(np.uint8)
+        if number == 0:
+            truth[:2, :2] = 0
+        prediction = np.where(random.random((8, 8)) < 0.8, truth, random.integers(0, CLASSES, (8, 8))).astype(np.uint8)
+        truth[7, :3] = VOID
+        tiles.append((truth, prediction))
+    return tiles
+
+
+def whole(tiles):
+    matrix = ConfusionMatrix(CLASSES)
+    for truth, prediction in tiles:
+        matrix.update(truth, prediction)
+    return matrix.scores(NAMES).miou
+
+
+def test_the_same_predictions_score_differently_in_other_batches():
+    tiles = toy_tiles()
+    scores = [whole(tiles), *(batch_means(tiles, size).miou for size in (5, 2, 1))]
+    assert len({round(score, 1) for score in scores}) == 4
+    # One batch without void is the one confusion matrix again, but for the smoothing.
+    labelled = [(truth[:7].copy(), prediction[:7].copy()) for truth, prediction in tiles]
+    assert batch_means(labelled, 5).miou == pytest.approx(whole(labelled), abs=1e-3)
+
+
+def test_a_class_that_a_batch_lacks_is_all_hit_until_one_pixel_is_called_it():
+    truth = np.full((8, 8), 1, np.uint8)
+    stray = truth.copy()
+    stray[0, 0] = 3
+    assert batch_means([(truth, truth)], 1).iou == {"clutter": 100, "road": 100, "car": 100, "tree": 100}
+    assert batch_means([(truth, stray)], 1).iou["tree"] < 0.01
+    assert batch_means([(truth, stray), (truth, truth)], 1).iou["tree"] == pytest.approx(50, abs=0.01)
+    assert batch_means([(truth, stray)], 1).oa == pytest.approx(100 * 63 / 64)
+
+
+def test_a_short_last_batch_weighs_as_much_as_the_others():
+    right, wrong = np.full((4, 4), 1, np.uint8), np.full((4, 4), 2, np.uint8)
+    scores = batch_means([(right, right), (right, right), (right, wrong)], 2)
+    assert scores.iou["road"] == pytest.approx(50, abs=1e-3)
+    assert scores.oa == 50
+
+
+def test_no_tile_is_nothing_to_score():
+    with pytest.raises(ValueError, match=r"every TOP is smaller than evaluation\.window"):
+        BatchMeans(CLASSES).scores(NAMES)
+
+
+@pytest.mark.parametrize("broken", [{"prediction": CLASSES}, {"prediction": VOID}, {"truth": CLASSES + 1}])
+def test_batch_means_take_only_classes(broken):
+    truth, prediction = (np.full((2, 2), broken.get(name, 1), np.uint8) for name in ("truth", "prediction"))
+    with pytest.raises(AssertionError):
+        BatchMeans(CLASSES).update(truth, prediction)

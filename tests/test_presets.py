@@ -1,10 +1,16 @@
 """Every difference between the two presets changes what is computed."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
+import rasterio
 import torch
 
 from drdg.config import BerhuConfig, DsmConfig, load_config
 from drdg.config.presets import AUTHORS
+from drdg.datasets import Archive, Top
+from drdg.inference.evaluate import evaluate
 from drdg.losses import berhu_loss, resize_depth
 from drdg.methods import build_translator
 from drdg.models.critic import Critic
@@ -35,6 +41,7 @@ def test_every_difference_is_shown_by_a_test_here() -> None:
         "gan.schedule.watch",
         "segmentation.validation",
         "segmentation.checkpoint",
+        "evaluation.protocol",
     }
 
 
@@ -60,8 +67,6 @@ def test_the_critics_epsilon_changes_its_scores() -> None:
 
 
 def test_heights_are_scaled_to_the_sigmoids_range_or_to_twice_it() -> None:
-    import numpy as np
-
     heights = np.array([[10.0, 15.0, 20.0]], dtype=np.float32)
     ranges = {"dataset_range_m": (10.0, 20.0), "top_range_m": (10.0, 20.0), "ground_m": None}
     assert normalise(heights, PAPER.dsm, **ranges).tolist() == [[0.0, 0.5, 1.0]]
@@ -119,3 +124,25 @@ def test_the_order_visits_every_tile_once_or_draws_with_replacement(two_domains:
 def test_the_authors_choose_the_segmentor_by_target_labels() -> None:
     assert (PAPER.segmentation.validation, PAPER.segmentation.checkpoint) == ("none", "last")
     assert (RELEASED.segmentation.validation, RELEASED.segmentation.checkpoint) == ("target", "best")
+
+
+def test_the_authors_count_void_as_a_miss_and_an_absent_class_as_all_hit(tmp_path: Path) -> None:
+    label = np.zeros((3, 128, 128), np.uint8)  # black is void
+    label[:, :, :64] = 9
+    for name, bands in (("image", np.zeros((3, 128, 128), np.uint8)), ("label", label)):
+        profile = {"width": 128, "height": 128, "count": 3, "dtype": "uint8"}
+        with rasterio.open(tmp_path / name, "w", driver="GTiff", **profile) as file:
+            file.write(bands)
+    top = Top("1", tmp_path / "image", None, tmp_path / "label")
+    archive = Archive("town", (top,), (1, 2, 3), ("field", "never"), ((9, 9, 9), (8, 8, 8)), {"test": ("1",)})
+    segmentor = torch.nn.Conv2d(3, 2, 1)
+    segmentor.requires_divisible_input_shape = False
+    with torch.no_grad():
+        segmentor.weight.zero_()
+        segmentor.bias.copy_(torch.tensor([1.0, 0.0]))  # "field" everywhere
+    scores = {}
+    for preset in ("paper", "authors"):
+        config = load_config(None, [f"preset={preset}", "evaluation.window=128"])
+        scores[preset] = evaluate(config, segmentor, archive, tmp_path / preset, quiet=True)
+    assert scores["paper"]["iou"] == {"field": 100.0}
+    assert scores["authors"]["iou"] == pytest.approx({"field": 50.0, "never": 100.0}, abs=1e-6)

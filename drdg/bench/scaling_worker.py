@@ -26,7 +26,8 @@ from drdg.distributed.topology import Topology
 from drdg.methods import Phase
 from drdg.shards.store import ShardStore
 from drdg.shards.stream import UnpairedStream
-from drdg.training.gan import GanTrainer, learned
+from drdg.training.gan import GanTrainer
+from drdg.training.loop import learned
 
 
 @contextmanager

@@ -18,6 +18,7 @@ AUTHORS: dict[str, Any] = {
     },
     "gan": {"order": "replacement", "schedule": {"watch": "last_batch"}},
     "segmentation": {"validation": "target", "checkpoint": "best"},
+    "evaluation": {"protocol": "authors_batch_mean"},
 }
 
 PRESETS: dict[str, dict[str, Any]] = {"paper": {}, "authors": AUTHORS}

@@ -316,7 +316,8 @@ class DistributedConfig(Section):
     """DeepSpeed's own JSON (``backend=deepspeed`` only), which says the ZeRO stage, 0, 1 or 2; see
     ``configs/deepspeed/README.md``."""
     processes: int = Field(default=1, ge=1)
-    """Ranks that ``launch/pipeline.py`` starts on this machine for the GAN; a cluster's launcher decides otherwise."""
+    """Ranks that ``launch/pipeline.py`` starts on this machine for the GAN and for the segmentor; a cluster's launcher
+    decides otherwise."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads per rank; null shares the machine's cores among the local ranks."""
     timeout_s: int = Field(default=1800, ge=1)
@@ -328,7 +329,7 @@ class SegmentationConfig(Section):
     """Training of the segmentor (paper, section II-C and equation 8)."""
 
     architecture: str = "DeepLabV3"
-    """Class name in segmentation-models-pytorch (paper: DeepLabV3; its Fig. 3 says DeepLabV3Plus)."""
+    """Class name in segmentation-models-pytorch, in capitals or not (paper: DeepLabV3; its Fig. 3: DeepLabV3Plus)."""
     encoder: str = "resnet34"
     """Encoder name in segmentation-models-pytorch (released code: resnet34)."""
     encoder_weights: str = "imagenet"
@@ -338,7 +339,8 @@ class SegmentationConfig(Section):
     iterations: int | None = Field(default=None, ge=1)
     """Length in updates instead of epochs; null to use ``epochs``."""
     batch_size: int = Field(default=32, ge=2)
-    """Crops per update (released code's scripts: 32). At least 2: the pooling branch has a batch norm."""
+    """Crops per update, over all ranks together (released code's scripts: 32), a multiple of the number of ranks; its
+    batch norms look at all of them. At least 2: the pooling branch has a batch norm."""
     lr: float = Field(default=2e-4, gt=0)
     """Adam's learning rate (released code: 2e-4)."""
     schedule: PlateauConfig = PlateauConfig(patience=20, minimum=2e-5)
@@ -475,14 +477,20 @@ class Config(Section):
                 "gan.precision=float64 is more than distributed.backend=deepspeed computes with; take "
                 "distributed.backend=auto or gan.precision=float32"
             )
+        if self.segmentation.precision == "float64" and backend == "deepspeed":
+            raise ValueError(
+                "segmentation.precision=float64 is more than distributed.backend=deepspeed computes with; take "
+                "distributed.backend=auto or segmentation.precision=float32"
+            )
         return self
 
     @model_validator(mode="after")
-    def _pairs_are_shared_evenly(self) -> Config:
-        pairs, ranks = self.gan.batch_size, self.distributed.processes
-        if pairs % ranks:
-            raise ValueError(
-                f"gan.batch_size={pairs} cannot be shared by distributed.processes={ranks}; "
-                f"take a multiple, such as gan.batch_size={-(-pairs // ranks) * ranks}"
-            )
+    def _batches_are_shared_evenly(self) -> Config:
+        ranks = self.distributed.processes
+        for section, size in (("gan", self.gan.batch_size), ("segmentation", self.segmentation.batch_size)):
+            if size % ranks:
+                raise ValueError(
+                    f"{section}.batch_size={size} cannot be shared by distributed.processes={ranks}; "
+                    f"take a multiple, such as {section}.batch_size={-(-size // ranks) * ranks}"
+                )
         return self

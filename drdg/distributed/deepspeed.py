@@ -30,13 +30,15 @@ from drdg.distributed.topology import Topology
 class DeepSpeedEngine:
     """The phase with its gradients, and at ZeRO 1 and 2 its optimizer's state, shared by DeepSpeed."""
 
-    def __init__(self, config: Config, group: Group, phase: nn.Module, optimizer: Optimizer, micro_batches: int):
+    def __init__(
+        self, config: Config, group: Group, phase: nn.Module, optimizer: Optimizer, micro_batches: int, precision: str
+    ):
         settings = read_settings(config.distributed.deepspeed)
         self.phase, self.optimizer, self.micro_batches = phase, optimizer, micro_batches
         # DeepSpeed puts its own tensors in the optimizer: float32 copies, or a flat piece for each group.
         groups: list[list[Parameter]] = [list(options["params"]) for options in optimizer.param_groups]
         self.parameters = [parameter for parameters in groups for parameter in parameters]
-        self.has_masters = config.gan.precision == "bfloat16"
+        self.has_masters = precision == "bfloat16"
         weights = [parameter.detach().clone() for parameter in self.parameters]
         self.engine = self._start(config, group, settings)
         # At stage 0 with bfloat16 it has made a step on zeros, after which Adam would count from 2.

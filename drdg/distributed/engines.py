@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from drdg.config import Config
 from drdg.distributed.group import Group
-from drdg.distributed.microbatches import Result, add_up, count_micro_batches, split
+from drdg.distributed.microbatches import Result, add_up, split
 
 
 class Engine(Protocol):
@@ -79,9 +79,11 @@ class PlainEngine:
 class DdpEngine(PlainEngine):
     """The phase with its gradients averaged over ranks while they are computed."""
 
-    def __init__(self, phase: nn.Module, optimizer: Optimizer, micro_batches: int, device: torch.device):
+    def __init__(
+        self, phase: nn.Module, optimizer: Optimizer, micro_batches: int, device: torch.device, finds_unused: bool
+    ):
         # No static_graph: with a penalty's double backward it skips the reduction without a word (torch 2.13).
-        # Whether buffers are broadcast does not matter: no network has any.
+        # Buffers, the running statistics of norms that look at all ranks' samples, are equal without being sent.
         devices = [device.index] if device.type == "cuda" else None
         # To look for unused parameters, of which there are none, is what keeps DDP from packing its buckets anew after
         # the first iteration. In which order three ranks or more add their gradients up depends on a weight's place in
@@ -91,7 +93,8 @@ class DdpEngine(PlainEngine):
             phase,
             device_ids=devices,
             gradient_as_bucket_view=True,
-            find_unused_parameters=device.type == "cpu",
+            broadcast_buffers=False,
+            find_unused_parameters=finds_unused or device.type == "cpu",
         )
         super().__init__(self.wrapped, optimizer, micro_batches)
 
@@ -100,16 +103,27 @@ class DdpEngine(PlainEngine):
         return self.wrapped.no_sync()
 
 
-def build_engine(config: Config, group: Group, phase: nn.Module, optimizer: Optimizer) -> Engine:
-    """The engine that ``distributed.backend`` asks for. ``phase`` must have float32 (or float64) parameters yet."""
+def build_engine(
+    config: Config,
+    group: Group,
+    phase: nn.Module,
+    optimizer: Optimizer,
+    *,
+    micro_batches: int = 1,
+    precision: str = "float32",
+    finds_unused: bool = False,
+) -> Engine:
+    """The engine that ``distributed.backend`` asks for. ``phase`` must have float32 (or float64) parameters yet.
+
+    ``finds_unused`` is for phases that may have parameters on which their loss does not depend.
+    """
     backend = config.distributed.backend
-    micro_batches = count_micro_batches(config.gan, group.world_size)
     if backend == "deepspeed":
         from drdg.distributed.deepspeed import DeepSpeedEngine
 
-        return DeepSpeedEngine(config, group, phase, optimizer, micro_batches)
+        return DeepSpeedEngine(config, group, phase, optimizer, micro_batches, precision)
     if backend == "ddp" and group.world_size == 1:
         raise ValueError("distributed.backend=ddp needs more than one rank; start them by torchrun or srun")
     if backend == "ddp" or (backend == "auto" and group.world_size > 1):
-        return DdpEngine(phase, optimizer, micro_batches, group.device)
+        return DdpEngine(phase, optimizer, micro_batches, group.device, finds_unused)
     return PlainEngine(phase, optimizer, micro_batches)

@@ -27,7 +27,7 @@ SLOW = 0.25
 
 def probe(context: Context) -> dict[str, Any]:
     """By domain, how many tiles there are, the checksum of some, and tiles read a second; or why there are none."""
-    from drdg.stages.pipeline import finished_shards
+    from drdg.stages.places import finished_shards
 
     try:
         places = finished_shards(context.config)

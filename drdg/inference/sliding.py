@@ -73,7 +73,7 @@ def probability_bands(segmentor: nn.Module, pixels: Pixels, config: EvaluationCo
         return first, sums[:, :rows, : pixels.width] / total
 
     for batch, images in _batches(pixels, windows, config.batch_size):
-        probabilities = segmentor(images.to(device).permute(0, 3, 1, 2).float() / 255).float().softmax(1)
+        probabilities = _logits(segmentor, images.to(device)).softmax(1)
         if not sums.numel():
             sums = torch.zeros(probabilities.shape[1], config.window, width, device=device)
         for window, probability in zip(batch, probabilities, strict=True):
@@ -84,6 +84,27 @@ def probability_bands(segmentor: nn.Module, pixels: Pixels, config: EvaluationCo
                 first = window.row
             sums[:, :, window.cols].addcmul_(probability, weights)
     yield done(pixels.height - first)
+
+
+@torch.inference_mode()
+def window_classes(
+    segmentor: nn.Module, pixels: Pixels, windows: list[Window], batch_size: int
+) -> Iterator[tuple[Window, np.ndarray]]:
+    """Each window and its class ids, uint8 (side, side), predicted by itself: nothing is blended with its neighbours.
+
+    ``windows`` are of one size, which the segmentor can take, row by row; ``batch_size`` of them go through at once.
+    """
+    assert not segmentor.training, "call eval() first"
+    device = next(segmentor.parameters()).device
+    for batch, images in _batches(pixels, windows, batch_size):
+        ids = _logits(segmentor, images.to(device)).argmax(1).to(torch.uint8).cpu().numpy()
+        yield from zip(batch, ids, strict=True)
+
+
+def _logits(segmentor: nn.Module, images: Tensor) -> Tensor:
+    """What the segmentor says, float32 (N, C, H, W), of images uint8 (N, H, W, 3) on its device."""
+    logits: Tensor = segmentor(images.permute(0, 3, 1, 2).float() / 255)
+    return logits.float()
 
 
 def window_grid(pixels: Pixels, config: EvaluationConfig) -> list[Window]:

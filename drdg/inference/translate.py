@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from drdg.models.resize import resized
 from drdg.progress import progress
 from drdg.shards.codec import RAW
 from drdg.shards.store import Sample, ShardStore
@@ -59,7 +59,7 @@ def resize(side: int) -> Translate:
     """The translation of a row without one: bilinear with antialiasing to the target's scale."""
 
     def translate(images: Tensor) -> Tensor:
-        return F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+        return resized(images, side)
 
     return translate
 

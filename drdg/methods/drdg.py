@@ -7,8 +7,7 @@ critics see images that nothing clamps. The weights of equation 7 do not touch t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -19,20 +18,24 @@ from drdg.config import Config, LossConfig
 from drdg.losses import (
     adversarial_loss,
     berhu_loss,
-    critic_loss,
     cycle_consistency_loss,
-    gradient_penalty,
     resize_depth,
     wide_type,
 )
-from drdg.methods.translator import Batch, Phase, scaled
+from drdg.methods.translator import Batch, Phase, frozen, scaled
+from drdg.methods.uses import (
+    BACK_TO_SOURCE,
+    BACK_TO_TARGET,
+    CRITIC_PHASE,
+    GENERATOR_PHASE,
+    TO_SOURCE,
+    TO_TARGET,
+)
+from drdg.methods.wasserstein import wasserstein_critics
 from drdg.models.critic import Critic
 from drdg.models.generator import Generator
-from drdg.models.keyed import derive, sample_keys, uniform
+from drdg.models.keyed import derive, sample_keys
 
-# What a sample's random numbers are for; each use has its own key.
-CRITIC_PHASE, GENERATOR_PHASE = 1, 2
-TO_TARGET, TO_SOURCE, BACK_TO_SOURCE, BACK_TO_TARGET, MIX_SOURCE, MIX_TARGET = range(1, 7)
 DSMS = ("source_dsm", "target_dsm")
 
 
@@ -51,6 +54,11 @@ class Drdg:
                 "target_critic": Critic(config.critic),
             }
         )
+
+    @staticmethod
+    def needs_dsm(config: Config) -> bool:
+        """With a depth term, yes."""
+        return config.loss.uses_depth
 
     def phases(self) -> list[Phase]:
         """The critics at every iteration, then the generators at every ``n_critic``-th."""
@@ -85,18 +93,6 @@ class Drdg:
         return Adam(parameters, lr=self.config.gan.generator_lr, betas=self.config.gan.generator_betas)
 
 
-@contextmanager
-def frozen(guests: Iterable[nn.Module]) -> Iterator[None]:
-    """Compute no gradients for the guests' parameters in the block."""
-    for guest in guests:
-        guest.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for guest in guests:
-            guest.requires_grad_(True)
-
-
 class CriticPhase(nn.Module):
     """Owns both critics; the generators are guests that only translate."""
 
@@ -118,18 +114,13 @@ class CriticPhase(nn.Module):
         with torch.no_grad():
             fake_target = to_target.train()(source, derive(keys, TO_TARGET)).image
             fake_source = to_source.train()(target, derive(keys, TO_SOURCE)).image
-        parts = {
-            "source_critic": critic_loss(self.source_critic(source), self.source_critic(fake_source)),
-            "target_critic": critic_loss(self.target_critic(target), self.target_critic(fake_target)),
-        }
-        total = parts["source_critic"] + parts["target_critic"]
-        if self.loss.gradient_penalty > 0:
-            shape, dtype = (1, 1, 1), wide_type(source.dtype)
-            source_mix = uniform(derive(keys, MIX_SOURCE), shape, dtype)
-            target_mix = uniform(derive(keys, MIX_TARGET), shape, dtype)
-            parts["source_penalty"] = gradient_penalty(self.source_critic, source, fake_source, source_mix)
-            parts["target_penalty"] = gradient_penalty(self.target_critic, target, fake_target, target_mix)
-            total = total + self.loss.gradient_penalty * (parts["source_penalty"] + parts["target_penalty"])
+        total, parts = wasserstein_critics(
+            (self.source_critic, self.target_critic),
+            (source, target),
+            (fake_source, fake_target),
+            keys,
+            self.loss.gradient_penalty,
+        )
         return total, {name: part.detach() for name, part in parts.items()}
 
 

@@ -75,9 +75,12 @@ def _architecture(smp: Any, name: str) -> type[nn.Module]:
     known: dict[str, Any] = {
         key: value for key, value in vars(smp).items() if inspect.isclass(value) and issubclass(value, base)
     }
-    if name not in known:
+    if name in known:
+        return known[name]
+    alike = [key for key in known if key.casefold() == name.casefold()]  # papers write UNet and SegFormer
+    if len(alike) != 1:
         raise ValueError(f"segmentation.architecture={name!r} is unknown; {_did_you_mean(name, known)}")
-    return known[name]
+    return known[alike[0]]
 
 
 def _check_encoder(smp: Any, name: str) -> None:

@@ -27,9 +27,14 @@ from drdg.tiles.order import draw, permutation, uniforms
 Order = Literal["permutation", "replacement"]
 Batch = dict[str, torch.Tensor]
 
+LABELLED = ("labelled", "augment")  # under what the order and the crops of labelled tiles are drawn
+
 
 class PositionStream(ABC):
-    """A map from positions to samples; what both streams share."""
+    """A map from positions to samples; what all streams share."""
+
+    alike = 2
+    """How many buffers of one kind a batch may take: two domains' images may have one shape."""
 
     def batches(
         self, first_step: int, last_step: int, *, rank: int, world_size: int, batch_size: int, workers: int
@@ -43,9 +48,8 @@ class PositionStream(ABC):
         assert 0 <= rank < world_size, (rank, world_size)
         assert batch_size >= 1
         assert 0 <= first_step <= last_step, (first_step, last_step)
-        # For as many batches as are ahead, and the two that a loop holds while it asks for the next; two domains may
-        # take the same kind.
-        buffers = Buffers(spare=2 * (AHEAD * workers + 2), pinned=torch.cuda.is_available())
+        # For as many batches as are ahead, and the two that a loop holds while it asks for the next.
+        buffers = Buffers(spare=self.alike * (AHEAD * workers + 2), pinned=torch.cuda.is_available())
         starts = ((step * world_size + rank) * batch_size for step in range(first_step, last_step))
         return in_order((self._begin(range(start, start + batch_size), buffers) for start in starts), workers)
 
@@ -158,28 +162,41 @@ class UnpairedStream(PositionStream):
         return batch
 
 
-class LabelledStream(PositionStream):
-    """Augmented crops of labelled tiles for the segmentor; every tile once per epoch.
+class CropStream(PositionStream):
+    """Augmented crops of one store's tiles; every tile once per epoch.
 
-    ``crop``: side in pixels of a random crop; ``flip``: probability of a horizontal, and of a vertical flip;
-    ``quarter_turn``: probability of a turn by 90, 180 or 270 degrees, each equally likely. On the device: ``image``
-    uint8 (B, 3, crop, crop), ``label`` uint8 (B, crop, crop), ``position`` int64 (B). Raises ``ValueError`` when there
-    are no labels or a tile is smaller than ``crop``.
+    ``members``: the arrays that are cropped, alike, by the names they get; ``uses``: under what the order of tiles and
+    the crops are drawn from ``seed``, so that other uses have others. ``crop``: side in pixels of a random crop;
+    ``flip``: probability of a horizontal, and of a vertical flip; ``quarter_turn``: probability of a turn by 90, 180 or
+    270 degrees, each equally likely. On the device: ``image`` uint8 (B, 3, crop, crop), other members uint8
+    (B, crop, crop), ``position`` int64 (B). Raises ``ValueError`` when a tile is smaller than ``crop``.
     """
 
     def __init__(
-        self, store: ShardStore, *, seed: int, crop: int, flip: float = 0.0, quarter_turn: float = 0.0
+        self,
+        store: ShardStore,
+        *,
+        members: dict[str, str],
+        uses: tuple[str, str],
+        seed: int,
+        crop: int,
+        flip: float = 0.0,
+        quarter_turn: float = 0.0,
     ) -> None:
-        if not store.has_label:
-            raise ValueError(f"{store.name}: these shards have no labels; build them from a labelled archive")
         if store.domain["tile"] < crop:
             raise ValueError(
                 f"segmentation.crop={crop} is larger than the tiles of {store.name} "
                 f"({store.domain['tile']} pixels); take a smaller crop or larger tiles"
             )
-        self.store = store
+        self.store, self.members = store, members
         self.seed, self.crop, self.flip, self.quarter_turn = seed, crop, flip, quarter_turn
-        self._index = _Shuffled(len(store), "permutation", "labelled", seed)
+        order, self._use = uses
+        self._index = _Shuffled(len(store), "permutation", order, seed)
+
+    @property
+    def content(self) -> list[str]:
+        """What the samples are known by: the digest of the store's plan."""
+        return [self.store.manifest["plan"]]
 
     @property
     def epoch_size(self) -> int:
@@ -189,39 +206,64 @@ class LabelledStream(PositionStream):
     def to_device(self, batch: Batch, device: torch.device) -> Batch:
         """The segmentor's input, on ``device``, from one of the ``batches``."""
         there = _moved(batch, device)
-        image, label = prepare.channels_first(there["image"]), there["label"][:, None]
-        if self.flip or self.quarter_turn:
-            image, label = (prepare.turned(planes, there["symmetry"]) for planes in (image, label))
-        return {"image": image.contiguous(), "label": label[:, 0].contiguous(), "position": there["position"]}
+        ready = {"position": there["position"]}
+        for name in self.members:
+            stored = there[name]
+            planes = prepare.channels_first(stored) if stored.dim() == 4 else stored[:, None]
+            if self.flip or self.quarter_turn:
+                planes = prepare.turned(planes, there["symmetry"])
+            ready[name] = (planes if stored.dim() == 4 else planes[:, 0]).contiguous()
+        return ready
 
     def _begin(self, positions: range, buffers: Buffers) -> Callable[[], Batch]:
         numbers = [self._index(position) for position in positions]
         crops = (len(positions), self.crop, self.crop)
         batch = {
-            "image": buffers.take((*crops, 3), torch.uint8),
-            "label": buffers.take(crops, torch.uint8),
-            "position": _tensor(positions),
-        }
+            name: buffers.take((*crops, 3) if name == "image" else crops, torch.uint8) for name in self.members
+        } | {"position": _tensor(positions)}
         return lambda: self._read(positions, numbers, batch)
 
     def _read(self, positions: range, numbers: list[int], batch: Batch) -> Batch:
         plans = [self._augmentation(position) for position in positions]
         batch["symmetry"] = _tensor([symmetry for _, symmetry in plans])
         samples = [self.store[number] for number in numbers]
-        for member, out in (("image.npy", batch["image"]), ("label.npy", batch["label"])):
-            for (window, _), sample, place in zip(plans, samples, out.numpy(), strict=True):
+        for name, member in self.members.items():
+            for (window, _), sample, place in zip(plans, samples, batch[name].numpy(), strict=True):
                 np.copyto(place, sample.read(member)[window])
         return batch
 
     def _augmentation(self, position: int) -> tuple[tuple[slice, slice], tuple[bool, bool, bool]]:
         """The window of a tile that is cropped, and how the crop is turned (:func:`drdg.shards.prepare.turned`)."""
-        down, right, upside, mirror, turn, angle = uniforms(6, "augment", self.seed, position)
+        down, right, upside, mirror, turn, angle = uniforms(6, self._use, self.seed, position)
         row, col = (int(share * (self.store.domain["tile"] - self.crop + 1)) for share in (down, right))
         turns = 1 + int(angle * 3) if turn < self.quarter_turn else 0
         # After the flips come the quarter turns, anticlockwise: one is a flip of the columns and a transposition.
         upside_down, mirrored = upside < self.flip, mirror < self.flip
         symmetry = (upside_down ^ (turns in (2, 3)), mirrored ^ (turns in (1, 2)), turns in (1, 3))
         return (slice(row, row + self.crop), slice(col, col + self.crop)), symmetry
+
+
+class LabelledStream(CropStream):
+    """Augmented crops of labelled tiles for the segmentor; every tile once per epoch.
+
+    On the device: ``image`` uint8 (B, 3, crop, crop), ``label`` uint8 (B, crop, crop), ``position`` int64 (B). Raises
+    ``ValueError`` when there are no labels or a tile is smaller than ``crop``.
+    """
+
+    def __init__(
+        self, store: ShardStore, *, seed: int, crop: int, flip: float = 0.0, quarter_turn: float = 0.0
+    ) -> None:
+        if not store.has_label:
+            raise ValueError(f"{store.name}: these shards have no labels; build them from a labelled archive")
+        super().__init__(
+            store,
+            members={"image": "image.npy", "label": "label.npy"},
+            uses=LABELLED,
+            seed=seed,
+            crop=crop,
+            flip=flip,
+            quarter_turn=quarter_turn,
+        )
 
 
 def _moved(batch: Batch, device: torch.device) -> Batch:

@@ -11,15 +11,14 @@ from pathlib import Path
 from drdg.config import Config, DomainConfig
 from drdg.datasets import open_archive
 from drdg.experiments import Row, config_of, find_row
-from drdg.files import json_text
+from drdg.methods import needs_dsm
 from drdg.models.segmentor import build_segmentor, side_multiple
 from drdg.panels import loss_curves
-from drdg.shards.build import build_shards, find_shards
 from drdg.shards.location import Location
-from drdg.shards.writer import MANIFEST
 from drdg.stages import row as steps
 from drdg.stages.given import classes_of, find_given
-from drdg.stages.records import begin_parent, begin_shards, begin_stage
+from drdg.stages.places import build_places, places_of, refuse_scored_lessons
+from drdg.stages.records import begin_parent, begin_stage
 from drdg.stages.results import report_results
 from drdg.stages.workspace import RowStages, stages_of, validation_domain
 from drdg.tracking import Handle, Tracking
@@ -41,13 +40,13 @@ def run_pipeline(config: Config) -> Path:
     refuse_missing_layers(config, rows, given)
     tracking = Tracking(config.tracking.uri, config.tracking.experiment, config.run.directory)
     with begin_parent(tracking, config) as parent:
-        source, target = build_both(config, given, tracking, parent)
+        build_places(config, rows, given, tracking, parent)
         finished = []
         for row in rows:
             print(f"== row {row.name}: {row.about}", flush=True)
-            stages = stages_of(row, config, source, target)
-            for stage in stages.in_order():
-                run_stage(stage.name, stages, tracking, parent)
+            stages = stages_of(row, config, *places_of(row, config))
+            for owner, stage in stages.steps():
+                run_stage(stage.name, owner, tracking, parent)
             finished.append(stages)
         path = report_results(config, finished, parent, seconds=time.monotonic() - began)
     print(f"MLflow: {tracking.shown}\n  look at it: {look_at(tracking)}", flush=True)
@@ -59,34 +58,13 @@ def look_at(tracking: Tracking) -> str:
     return shlex.join([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking.shown])
 
 
-def build_both(
-    config: Config, given: Mapping[str, Location], tracking: Tracking, parent: Handle
-) -> tuple[Location, Location]:
-    """Build the shards of both domains that are neither given nor built, under an MLflow run of their own.
-
-    Only the source's hold labels: nothing that trains may see the target's. Returns where both are.
-    """
-    with begin_shards(tracking, parent, config) as run:
-        source = given.get("source") or Location(build_shards(config.source, config.shards, need_label=True))
-        target = given.get("target") or Location(build_shards(config.target, config.shards, need_label=False))
-        for name, place in (("source", source), ("target", target)):
-            manifest = place.manifest()
-            run.log({f"shards/{name}_tiles": manifest["samples"]})
-            run.text(json_text(manifest), f"{name}/{MANIFEST}")
-    return source, target
-
-
 def run_one_stage(config: Config, row: Row, name: str) -> None:
     """Run the stage ``name`` of one row, whose stages before it must be done."""
-    stages = stages_of(row, config, *finished_shards(config))
-    for stage in stages.in_order():
-        if stage.name == name:
-            tracking = Tracking(config.tracking.uri, config.tracking.experiment, config.run.directory)
-            with begin_parent(tracking, config) as parent:
-                return run_stage(name, stages, tracking, parent)
-        if not stage.is_done():
-            raise ValueError(f"{stage.folder}: is not done; run the stage {stage.name} of row {row.name} first")
-    raise ValueError(f"row {row.name} has no stage {name}; it has {', '.join(s.name for s in stages.in_order())}")
+    stages = stages_of(row, config, *places_of(row, config))
+    stages.refuse_too_early(name)
+    tracking = Tracking(config.tracking.uri, config.tracking.experiment, config.run.directory)
+    with begin_parent(tracking, config) as parent:
+        run_stage(name, stages, tracking, parent)
 
 
 def run_stage(name: str, stages: RowStages, tracking: Tracking, parent: Handle) -> None:
@@ -102,13 +80,6 @@ def run_stage(name: str, stages: RowStages, tracking: Tracking, parent: Handle) 
         if history:
             title = f"{stage.row}: {name}"
             loss_curves(stages.config.run.directory / "panels" / f"curves_{stage.row}_{name}.png", history, title=title)
-
-
-def finished_shards(config: Config) -> tuple[Location, Location]:
-    """Where both domains' shards are. Raises ``ValueError`` when they are neither given nor built."""
-    given = find_given(config)
-    source = given.get("source") or Location(find_shards(config.source, config.shards, need_label=True))
-    return source, given.get("target") or Location(find_shards(config.target, config.shards, need_label=False))
 
 
 def synthesize(config: Config) -> None:
@@ -136,7 +107,10 @@ def refuse_missing_layers(config: Config, rows: list[Row], given: Mapping[str, L
     if (validated := validation_domain(config)) is not None:
         open_archive(validated.archive).split(config.segmentation.validation_split, need_label=True)
     refuse_segmentor(config, rows, len(target))
-    deep = [row.name for row in rows if row.is_trained and config_of(row, config).loss.uses_depth]
+    if any(row.is_ceiling for row in rows):
+        refuse_scored_lessons(config)
+    trained = [find_row(name) for row in rows for name in (row.name, *row.builds_on)]
+    deep = [row.name for row in trained if row.is_trained and needs_dsm(str(row.translator), config_of(row, config))]
     for domain, place in ((config.source, given.get("source")), (config.target, given.get("target"))):
         if (lacking := without_dsm(domain, place)) and deep:
             raise ValueError(
@@ -158,11 +132,17 @@ def refuse_segmentor(config: Config, rows: list[Row], num_classes: int) -> None:
     """Raise ``ValueError`` when the segmentor cannot be built, or its crops or windows do not fit."""
     crop = config.segmentation.crop
     for row in rows:
-        side, key = (config.target.tile, "target.tile") if row.translator else (config.source.tile, "source.tile")
+        at_target = row.translator or row.shares or row.is_ceiling
+        side, key = (config.target.tile, "target.tile") if at_target else (config.source.tile, "source.tile")
         if crop > side:
             raise ValueError(
                 f"segmentation.crop={crop} is larger than {key}={side}, the tiles that row {row.name} learns from; "
                 "take a smaller crop"
+            )
+        if crop > config.target.tile and row.objective != "source_only":
+            raise ValueError(
+                f"segmentation.crop={crop} is larger than target.tile={config.target.tile}, the tiles that row "
+                f"{row.name} adapts to; take a smaller crop"
             )
     multiple = side_multiple(build_segmentor(config.segmentation, num_classes))
     for key, side in (("segmentation.crop", crop), ("evaluation.window", config.evaluation.window)):
@@ -179,6 +159,7 @@ def describe(config: Config) -> str:
     for name, domain in (("source", config.source), ("target", config.target)):
         lines.append(f"  {name}: {f'shards at {domain.shards}' if domain.shards else built}")
     for row in map(find_row, config.run.rows):
-        names = [*(["gan"] if row.is_trained else []), *(["translate"] if row.translator else []), "segment"]
+        shared = [f"{name}'s tiles" for name in row.builds_on]
+        names = [*shared, *(["gan"] if row.is_trained else []), *(["translate"] if row.translator else []), "segment"]
         lines.append(f"  row {row.name}: {' -> '.join([*names, 'evaluate'])} ({row.about})")
     return "\n".join([*lines, f"  report in {config.run.directory / 'report.json'}"])

@@ -1,4 +1,4 @@
-"""Station 6, stages: starting several ranks of a translator's training on this machine."""
+"""Station 6, stages: starting several ranks of a stage on this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from drdg.training.preemption import INTERRUPTED, TRY_AGAIN
 
 
 def start_ranks(stage: Stage, config: Config, run: Handle) -> None:
-    """Start ``distributed.processes`` ranks by torch's own launcher, each as ``launch/train.py`` would be, and wait.
+    """Start ``distributed.processes`` ranks by torch's own launcher, each as a person's command would be, and wait.
 
     Raises ``ValueError`` when one of them fails; it has said why on standard error.
     """
@@ -40,7 +40,7 @@ def start_ranks(stage: Stage, config: Config, run: Handle) -> None:
         # All of these reach the ranks as SIGTERM; without being named, the last two would leave them without a parent.
         signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2",
     )
-    command = ("-m", "drdg.stages.rank", "--row", stage.row, "--config", str(settings))
+    command = ("-m", "drdg.stages.rank", stage.name, "--row", stage.row, "--config", str(settings))
     with environment({**run.environment(), "OMP_NUM_THREADS": str(threads)}), own_signal_handlers():
         try:
             elastic_launch(launch, sys.executable)(*command)
@@ -50,7 +50,9 @@ def start_ranks(stage: Stage, config: Config, run: Handle) -> None:
                 stopped = KeyboardInterrupt()
                 stopped.status, stopped.said_elsewhere = status, True  # type: ignore[attr-defined]
                 raise stopped from error
-            raise ValueError(f"row {stage.row}: a rank of its GAN training failed; the reason is above") from error
+            raise ValueError(
+                f"row {stage.row}: a rank of its stage {stage.name} failed; the reason is above"
+            ) from error
         except SignalException as error:
             raise KeyboardInterrupt(str(error)) from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 from drdg.config import Config
@@ -13,14 +14,16 @@ from drdg.distributed.group import Group, pick_device, process_group
 from drdg.distributed.topology import Topology
 from drdg.inference.evaluate import count_pixels, evaluate
 from drdg.inference.translate import resize, translate_shards
+from drdg.methods import needs_dsm
+from drdg.metrics import ConfusionMatrix
 from drdg.models.segmentor import load_segmentor
 from drdg.shards.store import ShardStore
 from drdg.shards.stream import UnpairedStream
 from drdg.stages.ranks import start_ranks
-from drdg.stages.workspace import RowStages, validation_domain
+from drdg.stages.workspace import RowStages, Stage, validation_domain
 from drdg.tracking import Handle
 from drdg.training.gan import train_translator
-from drdg.training.segmentation import train_segmentor
+from drdg.training.segmentation import Lesson, train_segmentor
 from drdg.training.weights import load_translator
 
 METRICS = "metrics.json"
@@ -29,12 +32,23 @@ METRICS = "metrics.json"
 def train_gan(stages: RowStages, run: Handle) -> None:
     """Train the row's translator on ``distributed.processes`` ranks of this machine."""
     assert stages.gan is not None
+    _on_ranks(stages.gan, train_gan_as_rank, stages, run)
+
+
+def segment(stages: RowStages, run: Handle) -> None:
+    """Train the row's segmentor on ``distributed.processes`` ranks of this machine."""
+    _on_ranks(stages.segment, segment_as_rank, stages, run)
+
+
+def _on_ranks(
+    stage: Stage, take_part: Callable[[RowStages, Group, Handle], None], stages: RowStages, run: Handle
+) -> None:
     distributed = stages.config.distributed
     if distributed.processes > 1:
-        start_ranks(stages.gan, stages.config, run)
+        start_ranks(stage, stages.config, run)
     else:
         with process_group(distributed, Topology()) as group:
-            train_gan_as_rank(stages, group, run)
+            take_part(stages, group, run)
 
 
 def train_gan_as_rank(stages: RowStages, group: Group, run: Handle) -> None:
@@ -47,13 +61,35 @@ def train_gan_as_rank(stages: RowStages, group: Group, run: Handle) -> None:
         ShardStore(stages.target),
         seed=config.run.seed,
         order=config.gan.order,
-        need_dsm=config.loss.uses_depth,
+        need_dsm=needs_dsm(stages.row.translator, config),
         dsm=config.dsm,
     )
     given = (stages.row.translator, config, stream, stages.gan.folder, group, run.log)
     train_translator(*given, flush=run.try_to_flush, relog=run.relog, run_id=run.run_id)
     if group.is_first:
         stages.gan.finish()
+
+
+def segment_as_rank(stages: RowStages, group: Group, run: Handle) -> None:
+    """Take part, as one of ``group``'s ranks, in training the row's segmentor."""
+    original = None if stages.original is None else stages.original.training_shards
+    train_segmentor(
+        stages.config,
+        Lesson(stages.training_shards, stages.row.objective, stages.target, original),
+        stages.segment.folder,
+        log=run.log,
+        validate=validation(stages.config, group),
+        group=group,
+        flush=run.try_to_flush,
+        relog=run.relog,
+        run_id=run.run_id,
+    )
+    if group.is_first:
+        stages.segment.finish()
+
+
+AS_RANK = {"gan": train_gan_as_rank, "segment": segment_as_rank}
+"""The stages that several ranks take part in, by name."""
 
 
 def translate(stages: RowStages, run: Handle) -> None:
@@ -74,31 +110,21 @@ def translate(stages: RowStages, run: Handle) -> None:
     stages.translate.finish()
 
 
-def segment(stages: RowStages, run: Handle) -> None:
-    """Train the row's segmentor."""
-    config, out = stages.config, stages.segment.folder
-    train_segmentor(
-        config,
-        stages.training_shards,
-        out,
-        log=run.log,
-        validate=validation(config),
-        flush=run.try_to_flush,
-        relog=run.relog,
-    )
-    stages.segment.finish()
+def validation(config: Config, group: Group) -> Callable[[nn.Module], dict[str, float]] | None:
+    """What scores the segmentor while it learns, each rank some of the TOPs, all together the same scores.
 
-
-def validation(config: Config) -> Callable[[nn.Module], dict[str, float]] | None:
-    """What scores the segmentor while it learns. Target labels are read only if the configuration says so."""
+    Target labels are read only if the configuration says so.
+    """
     domain = validation_domain(config)
     if domain is None:
         return None
     archive = open_archive(domain.archive)
-    tops = archive.split(config.segmentation.validation_split, need_label=True)
+    tops = archive.split(config.segmentation.validation_split, need_label=True)[group.rank :: group.world_size]
 
     def validate(segmentor: nn.Module) -> dict[str, float]:
-        scores = count_pixels(segmentor, archive, tops, config.evaluation, quiet=True).scores(archive.classes)
+        own = count_pixels(segmentor, archive, tops, config.evaluation, quiet=True)
+        counts = group.sum(torch.from_numpy(own.counts).to(group.device)).cpu().numpy()
+        scores = ConfusionMatrix.from_counts(counts).scores(archive.classes)
         return {"miou": scores.miou, "mean_f1": scores.mean_f1, "oa": scores.oa}
 
     return validate

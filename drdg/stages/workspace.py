@@ -13,8 +13,9 @@ from typing import Any
 
 from drdg.config import Config, DomainConfig, digest
 from drdg.datasets import open_archive
-from drdg.experiments import Row, config_of
+from drdg.experiments import Row, config_of, find_row
 from drdg.files import write_json
+from drdg.methods.settings import objective_settings, translator_settings
 from drdg.shards.location import Location
 from drdg.shards.plan import fingerprint
 
@@ -54,11 +55,16 @@ class RowStages:
     config: Config
     """The run's configuration with the row's own settings."""
     source: Location
+    """The labelled tiles: the source's, and for the ceiling the target's."""
     target: Location
     gan: Stage | None
     translate: Stage | None
     segment: Stage
     evaluate: Stage
+    shares: RowStages | None
+    """The row whose translated tiles this one learns from."""
+    original: RowStages | None
+    """The row whose translated tiles stand for those before translation."""
 
     @property
     def translator(self) -> Path | None:
@@ -73,6 +79,8 @@ class RowStages:
     @property
     def training_shards(self) -> Location:
         """The shards that the segmentor learns from."""
+        if self.shares is not None:
+            return self.shares.training_shards
         return self.source if self.translated is None else Location(self.translated)
 
     @property
@@ -81,35 +89,79 @@ class RowStages:
         return self.segment.folder / "segmentor.safetensors"
 
     def in_order(self) -> list[Stage]:
-        """The stages that this row has, first to last."""
+        """The stages that this row itself has, first to last."""
         return [stage for stage in (self.gan, self.translate, self.segment, self.evaluate) if stage is not None]
+
+    def refuse_too_early(self, name: str) -> Stage:
+        """This row's stage called ``name``. Raises ``ValueError`` when it has none, or one before it is not done."""
+        for owner, stage in self.steps():
+            if owner is self and stage.name == name:
+                return stage
+            if not stage.is_done():
+                raise ValueError(f"{stage.folder}: is not done; run the stage {stage.name} of row {stage.row} first")
+        names = ", ".join(stage.name for stage in self.in_order())
+        raise ValueError(f"row {self.row.name} has no stage {name}; it has {names}")
+
+    def steps(self) -> list[tuple[RowStages, Stage]]:
+        """All stages that lead to this row's scores, first to last, each with the row that it belongs to."""
+        shared = [
+            (other, stage)
+            for other in (self.shares, self.original)
+            if other is not None
+            for stage in (other.gan, other.translate)
+            if stage is not None
+        ]
+        return [*shared, *((self, stage) for stage in self.in_order())]
 
 
 def stages_of(row: Row, config: Config, source: Location, target: Location) -> RowStages:
-    """The stages of ``row`` in the run of ``config``, over the finished shards of both domains."""
+    """The stages of ``row`` in the run of ``config``, over the finished shards of both domains.
+
+    ``source`` holds the labelled tiles: for the ceiling those of the target's split ``oracle.split``.
+    """
+    shares, original = (
+        None if name is None else stages_of(find_row(name), config, source, target)
+        for name in (row.shares, row.original)
+    )
     config = config_of(row, config)
 
     def stage(name: str, what: dict[str, Any]) -> Stage:
         return Stage(name, row.name, config.run.directory / row.name / name, digest({"stage": name, **what}))
 
+    def sections(names: tuple[str, ...]) -> dict[str, Any]:
+        return {name: getattr(config, name) for name in names}
+
     seed = config.run.seed
     gan = translate = None
     inputs = content(source)
     if row.is_trained:
-        parts = {name: getattr(config, name) for name in ("dsm", "generator", "critic", "loss", "gan")}
+        assert row.translator is not None
+        parts = {**sections((*translator_settings(row.translator), "gan")), "translator": row.translator}
         gan = stage("gan", {**parts, "seed": seed, "source": inputs, "target": content(target)})
     if row.translator is not None:
         by = row.translator if gan is None else gan.digest
         translate = stage("translate", {"by": by, "side": config.target.tile, "source": inputs})
-    learned_from = inputs if translate is None else translate.digest
+    learned_from = {"labelled": _learned_from(translate, shares, inputs)}
+    if row.objective != "source_only":
+        learned_from["target"] = content(target)
+    if original is not None:
+        learned_from["original"] = _learned_from(original.translate, original.shares, inputs)
     validated = None
     if (domain := validation_domain(config)) is not None:
         validated = [scored(domain, config.segmentation.validation_split), config.evaluation]
-    learned = {"segmentation": config.segmentation, "seed": seed, "inputs": learned_from, "validated": validated}
+    learned = {"segmentation": config.segmentation, "objective": row.objective, "seed": seed}
+    learned |= {**sections(objective_settings(row.objective)), "inputs": learned_from, "validated": validated}
     segment = stage("segment", learned)
     tops = scored(config.target, config.evaluation.split)
     evaluate = stage("evaluate", {"evaluation": config.evaluation, "tops": tops, "inputs": segment.digest})
-    return RowStages(row, config, source, target, gan, translate, segment, evaluate)
+    return RowStages(row, config, source, target, gan, translate, segment, evaluate, shares, original)
+
+
+def _learned_from(translate: Stage | None, shares: RowStages | None, source: str) -> str:
+    """What the tiles are known by that a row gives its segmentor."""
+    if shares is not None:
+        return _learned_from(shares.translate, shares.shares, source)
+    return source if translate is None else translate.digest
 
 
 def validation_domain(config: Config) -> DomainConfig | None:

@@ -24,10 +24,13 @@ NOT_FINITE = 2**62  # within 64 bits, and so far above the others that it takes 
 
 
 class Accord:
-    """The ranks of one training, by their losses and by rank 0's ``writer``. Every call is for all ranks together."""
+    """The ranks of one training, by their losses and by rank 0's ``writer``. Every call is for all ranks together.
 
-    def __init__(self, group: Group, timeout: timedelta, writer: Writer, phases: Sequence[str]):
-        self.writer, self.phases = writer, phases
+    ``phases`` are their names as people know them; ``cure`` says what helps when a loss is not finite.
+    """
+
+    def __init__(self, group: Group, timeout: timedelta, writer: Writer, phases: Sequence[str], cure: str):
+        self.writer, self.phases, self.cure = writer, phases, cure
         self._losses = FiniteLosses(group.device)
         self._agreement = Agreement(group, timeout)
 
@@ -62,9 +65,7 @@ class Accord:
         folder = self.writer.folder
         saved = self._agreement.of_first(newest_step(folder))
         last = "there is no checkpoint yet" if saved is None else f"the last good checkpoint is of iteration {saved}"
-        return FloatingPointError(
-            f"{what}; {last}, in {folder}; lower gan.generator_lr or gan.critic_lr in a run of another name"
-        )
+        return FloatingPointError(f"{what}; {last}, in {folder}; {self.cure} in a run of another name")
 
     def close(self) -> None:
         """Wait for what ranks have told and nobody will ask for."""
@@ -83,7 +84,7 @@ class Accord:
             raise error from self.writer.error
         if heard > WRITE_FAILED:
             iteration, phase = divmod(NOT_FINITE - heard, PHASES)
-            raise self.diverged(f"gan/{self.phases[phase]}/loss is not finite at iteration {iteration}")
+            raise self.diverged(f"{self.phases[phase]}/loss is not finite at iteration {iteration}")
 
 
 def _as_sent(error: BaseException | None) -> Exception | None:

@@ -54,7 +54,8 @@ class Runs:
         assert done.returncode == 0, done.stderr[-8000:]
 
     def networks(self, name: str) -> Networks:
-        return load_file(self.folder / name / "translator.safetensors")
+        (weights,) = (self.folder / name).glob("*.safetensors")
+        return load_file(weights)
 
     def checkpoint(self, name: str) -> dict[str, Any]:
         newest = max((self.folder / name / "checkpoints").glob("step_*.pt"))

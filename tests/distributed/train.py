@@ -1,7 +1,8 @@
 """Trains translators on several ranks for the tests: reads a plan, starts the ranks, runs its jobs in order.
 
 torch and DeepSpeed are imported once and every rank is a fork of this process, so that many runs of many kinds cost one
-start. A job is {"ranks", "out", "overrides"} and maybe "after" (a folder, a copy of which it continues), "lower_rates"
+start. A job is {"ranks", "out", "overrides"} and maybe "translator" (drdg by default) or "objective" (which trains a
+segmentor), "until" (an iteration in which it is told to stop), "after" (a folder, a copy of which it continues), "lower_rates"
 (let both schedules fall before the first iteration), "probe" (the name of a function below to call instead) and
 "refused" (keep what the error says).
 """
@@ -14,6 +15,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -28,9 +30,13 @@ from drdg.config import Config, load_config
 from drdg.distributed.engines import DdpEngine
 from drdg.distributed.group import Group, process_group
 from drdg.distributed.topology import Topology
+from drdg.methods import needs_dsm
 from drdg.shards.store import ShardStore
 from drdg.shards.stream import UnpairedStream
 from drdg.training.gan import GanTrainer
+from drdg.training.loop import Trainer
+from drdg.training.preemption import Stopped
+from drdg.training.segmentation import Lesson, SegmentorTrainer
 
 Job = dict[str, Any]
 SENT: list[tuple[str, int]] = []
@@ -74,12 +80,11 @@ def do(job: Job, config: Config, plan: dict[str, Any], group: Group) -> None:
     out = Path(job["out"])
     if job.get("after") and group.is_first:
         shutil.copytree(job["after"], out)
-        (out / "translator.safetensors").unlink()
+        for weights in out.glob("*.safetensors"):
+            weights.unlink()
     group.barrier()
-    stores = ShardStore(plan["source"]), ShardStore(plan["target"])
-    stream = UnpairedStream(*stores, seed=0, need_dsm=True, dsm=config.dsm)
     try:
-        trainer = GanTrainer("drdg", config, stream, out, group, lambda *_: None)
+        trainer = trainer_of(job, config, plan, out, group)
     except ValueError as error:
         if job.get("refused"):
             keep(str(error), out, group)
@@ -93,8 +98,37 @@ def do(job: Job, config: Config, plan: dict[str, Any], group: Group) -> None:
     if job.get("probe"):
         keep(globals()[job["probe"]](trainer), out, group)
         return
+    if job.get("until"):
+        tell_to_stop(trainer, job["until"])
+        try:
+            trainer.train(quiet=True)
+        except Stopped:
+            return
     trainer.train(quiet=True)
     trainer.finish()
+
+
+def tell_to_stop(trainer: Trainer, iteration: int) -> None:
+    """Let rank 0 get a scheduler's signal in that iteration."""
+    iterate = trainer.iterate
+
+    def told(batch: dict[str, torch.Tensor]) -> None:
+        iterate(batch)
+        if trainer.iteration == iteration and trainer.group.is_first:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    trainer.iterate = told  # type: ignore[method-assign]
+
+
+def trainer_of(job: Job, config: Config, plan: dict[str, Any], out: Path, group: Group) -> Trainer:
+    source, target = Path(plan["source"]), Path(plan["target"])
+    if objective := job.get("objective"):
+        lesson = Lesson(source, objective, target, source)
+        return SegmentorTrainer(config, lesson, out, group, lambda *_: None, None)
+    name = job.get("translator", "drdg")
+    need_dsm = needs_dsm(name, config)
+    stream = UnpairedStream(ShardStore(source), ShardStore(target), seed=0, need_dsm=need_dsm, dsm=config.dsm)
+    return GanTrainer(name, config, stream, out, group, lambda *_: None)
 
 
 def keep(result: Any, out: Path, group: Group) -> None:

@@ -163,3 +163,70 @@ def test_an_image_damaged_under_way_is_named(archive, tmp_path):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ValueError, match=r"image2\.tif"):
         evaluate(config(), Threshold(), archive, tmp_path / "out", quiet=True)
+
+
+def plain_tile_scores(archive, names, stride):
+    """Tiles of 128 pixels cut by two loops, in batches of 32 in order: their number and the IoU of each class."""
+    tiles = []
+    for name in names:
+        top = next(top for top in archive.tops if top.id == name)
+        with rasterio.open(top.image) as image, rasterio.open(top.label) as label:
+            guess, colours = (image.read(1) > 127).astype(int), label.read()
+        ids = np.full(guess.shape, 99)
+        for i, colour in enumerate(PALETTE):
+            ids[(colours == np.array(colour)[:, None, None]).all(0)] = i
+        for row in range(0, guess.shape[0] - 127, stride):
+            for col in range(0, guess.shape[1] - 127, stride):
+                place = slice(row, row + 128), slice(col, col + 128)
+                tiles.append((ids[place].ravel(), guess[place].ravel()))
+    scores = []
+    for start in range(0, len(tiles), 32):
+        truth, guess = (np.concatenate(part) for part in zip(*tiles[start : start + 32], strict=True))
+        hit = np.array([((truth == i) & (guess == i)).sum() for i in range(3)])
+        union = np.array([((truth == i) | (guess == i)).sum() for i in range(3)])
+        scores.append((hit + 1e-5) / (union + 1e-5))
+    return len(tiles), 100 * np.mean(scores, axis=0)
+
+
+def authors(stride, *overrides):
+    return config(
+        "evaluation.protocol=authors_batch_mean", f"target.stride={stride}", "evaluation.batch_size=3", *overrides
+    )
+
+
+@pytest.mark.parametrize(("stride", "tiles"), [(8, 18), (5, 45)])
+def test_the_authors_protocol_scores_single_tiles_in_batches_of_32(archive, tmp_path, stride, tiles):
+    metrics = evaluate(authors(stride), Threshold().train(), archive, tmp_path / "out", quiet=True)
+    count, iou = plain_tile_scores(archive, ["1"], stride)  # TOP 2 is lower than a tile, so it has none
+    assert count == tiles
+    assert list(metrics["iou"].values()) == pytest.approx(list(iou))
+    assert metrics["iou"]["never"] == pytest.approx(100)
+    assert metrics["absent"] == []
+
+
+def test_the_protocol_changes_the_scores_and_not_the_maps(archive, tmp_path):
+    segmentor = Threshold().train()
+    ours = evaluate(config(), segmentor, archive, tmp_path / "ours", quiet=True)
+    theirs = evaluate(authors(8), segmentor, archive, tmp_path / "theirs", quiet=True)
+    assert abs(ours["miou"] - theirs["miou"]) > 0.1
+    assert ours["confusion"] == theirs["confusion"]
+    for name in ("1", "2"):
+        maps = [(tmp_path / who / "maps" / f"{name}.tif").read_bytes() for who in ("ours", "theirs")]
+        assert maps[0] == maps[1]
+    assert (ours["protocol"], theirs["protocol"]) == ("global", "authors_batch_mean")
+    assert "one confusion matrix" in ours["definition"]
+    assert "tiles of 128 pixels at a stride of 8, each predicted by itself, in batches of 32" in theirs["definition"]
+    assert "predictions on void pixels of the label as errors" in theirs["definition"]
+    assert segmentor.training, "the caller's mode is put back"
+
+
+def test_an_evaluation_says_of_which_seed_and_direction_it_is(archive, tmp_path):
+    metrics = evaluate(config("run.seed=7"), Threshold(), archive, tmp_path / "out", quiet=True)
+    assert metrics["seed"] == 7
+    assert metrics["direction"].startswith("potsdam_irrg_to_")
+
+
+def test_tops_without_a_single_whole_tile_are_refused(archive, tmp_path):
+    with pytest.raises(ValueError, match=r"every TOP is smaller than evaluation\.window"):
+        evaluate(authors(8, "evaluation.window=256"), Threshold(), archive, tmp_path / "out", quiet=True)
+    assert not (tmp_path / "out" / "metrics.json").exists()

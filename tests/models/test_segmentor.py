@@ -52,6 +52,36 @@ def test_logits_have_the_image_size_and_every_parameter_learns(changes):
         assert segmentor(torch.rand(1, 3, 67, 45)).shape == (1, 5, 67, 45)
 
 
+@pytest.mark.parametrize("encoder", ["resnet18", "mit_b0", "tu-resnet18"])
+@pytest.mark.parametrize("architecture", ["DeepLabV3", "DeepLabV3Plus", "Unet", "FPN", "Segformer", "UPerNet"])
+def test_what_segmenters_are_compared_by_trains_and_slides(architecture, encoder):
+    """One update on a batch, and then a window over an image that is larger than it."""
+    torch.manual_seed(0)
+    segmentor = build_segmentor(config(architecture=architecture, encoder=encoder), 3).train()
+    assert type(segmentor).__name__ == architecture
+    images, labels = torch.rand(2, 3, 64, 64), torch.randint(0, 3, (2, 64, 64))
+    optimizer = torch.optim.Adam(segmentor.parameters(), lr=1e-3)
+    before = [parameter.detach().clone() for parameter in segmentor.parameters()]
+    loss = segmentation_loss(segmentor(images), labels, VOID)
+    loss.backward()
+    optimizer.step()
+    # What the decoder does not read has no gradient: an encoder's layers past the last feature.
+    moved = sum(not torch.equal(old, new) for old, new in zip(before, segmentor.parameters(), strict=True))
+    assert loss.isfinite()
+    assert moved > 0.9 * len(before)
+    segmentor.eval()
+    image = np.random.default_rng(0).integers(0, 256, (3, 100, 130), dtype=np.uint8)
+    assert predict_classes(segmentor, image).shape == (100, 130)
+
+
+@pytest.mark.parametrize(
+    ("typed", "built"), [("UNet", "Unet"), ("unet", "Unet"), ("SegFormer", "Segformer"), ("DEEPLABV3PLUS", "DeepLabV3Plus")]
+)
+def test_an_architecture_is_known_however_it_is_capitalised(typed, built):
+    encoder = "mit_b0" if built == "Segformer" else "resnet18"
+    assert type(build_segmentor(config(architecture=typed, encoder=encoder), 3)).__name__ == built
+
+
 def test_default_is_deeplabv3_on_resnet34_with_its_published_size():
     segmentor = build_segmentor(SegmentationConfig(encoder_weights="none"), 6)
     assert type(segmentor).__name__ == "DeepLabV3"
@@ -148,7 +178,7 @@ def test_a_whole_checkpoint_is_not_taken_for_a_state_dict(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architecture": "DeepLabv3"}, r"segmentation.architecture='DeepLabv3' is unknown; did you mean 'DeepLabV3'"),
+        ({"architecture": "DeepLabV"}, r"segmentation.architecture='DeepLabV' is unknown; did you mean 'DeepLabV3'"),
         ({"architecture": "nn"}, r"there are .*DeepLabV3Plus.*Unet"),
         ({"encoder": "resnet43"}, r"segmentation.encoder='resnet43' is unknown; did you mean 'resnet34'"),
         ({"encoder": "tu-resnet1"}, r"segmentation.encoder='tu-resnet1' is unknown; did you mean 'tu-resnet"),

@@ -213,7 +213,7 @@ def test_the_segmentor_stops_and_continues_likewise(
     whole = segment("whole", undisturbed)
     monkeypatch.setattr(LabelledStream, "to_device", signalled)
     at = 3
-    with pytest.raises(Stopped, match="SIGUSR1 after the segmentor's update 3, which is saved"):
+    with pytest.raises(Stopped, match="SIGUSR1 after segment's iteration 3, which is saved"):
         segment("stopped", curve)
     assert same(segment("stopped", curve), whole)
     assert curve == undisturbed

@@ -123,8 +123,8 @@ def test_it_learns_and_what_it_learned_can_be_used(shards, tmp_path):
     assert path == tmp_path / "segmentor.safetensors"
     assert [step for step, _ in logged] == [10, 20, 30, 40]
     # Two classes of like share: who does not look at the image cannot come below their entropy.
-    assert logged[-1][1]["segment/loss"] < 0.6 * math.log(2)
-    assert {"segment/learning_rate", "segment/crops_per_s", "segment/data_wait_percent"} <= logged[0][1].keys()
+    assert logged[-1][1]["segment/segmentor/loss"] < 0.6 * math.log(2)
+    assert {"segment/segmentor/learning_rate", "segment/crops_per_s", "segment/data_wait_percent"} <= logged[0][1].keys()
     segmentor, classes = load_segmentor(path)
     assert classes == CLASSES
     assert not segmentor.training
@@ -180,7 +180,7 @@ def test_the_learning_rate_falls_when_an_epochs_loss_does_not(shards, tmp_path, 
         config(**settings, **{"schedule.watch": watch}),
         shards,
         tmp_path,
-        lambda values, step: rates.append(values["segment/learning_rate"]),
+        lambda values, step: rates.append(values["segment/segmentor/learning_rate"]),
     )
     # Epochs are two updates long; an epoch's fall shows in the first update after it. Means: 3, 2.5, 1.75, 5.1, 9; last
     # losses: 1, 3, 1.5, 9, 9. With patience 0 the first epoch that is not better than the best lets the rate fall.
@@ -194,7 +194,7 @@ def test_batches_of_nothing_but_void_do_no_harm(tmp_path):
     logged = []
     state = weights_of(
         train(
-            config(batch_size=2, log_every=1), shards, tmp_path / "out", lambda v, s: logged.append(v["segment/loss"])
+            config(batch_size=2, log_every=1), shards, tmp_path / "out", lambda v, s: logged.append(v["segment/segmentor/loss"])
         )
     )
     assert 0.0 in logged
@@ -211,7 +211,7 @@ class Stopped(Exception):
 
 def stop_at(step, logged):
     def log(values, at):
-        logged.append((at, values["segment/loss"], values["segment/learning_rate"]))
+        logged.append((at, values["segment/segmentor/loss"], values["segment/segmentor/learning_rate"]))
         if at == step:
             raise Stopped
 
@@ -219,7 +219,7 @@ def stop_at(step, logged):
 
 
 def losses_and_rates(logged):
-    return lambda values, step: logged.append((step, values["segment/loss"], values["segment/learning_rate"]))
+    return lambda values, step: logged.append((step, values["segment/segmentor/loss"], values["segment/segmentor/learning_rate"]))
 
 
 def test_stopped_and_continued_equals_uninterrupted_bit_for_bit(shards, tmp_path):
@@ -383,7 +383,7 @@ def test_a_loss_that_is_not_finite_names_its_update_and_is_never_saved(shards, t
         return segmentation_loss(logits, label, void) * (math.nan if len(calls) == 5 else 1)
 
     monkeypatch.setattr(segmentation, "segmentation_loss", spoilt)
-    with pytest.raises(FloatingPointError, match=r"segment/loss is not finite at update 5; lower segmentation.lr"):
+    with pytest.raises(FloatingPointError, match=r"segment/segmentor/loss is not finite at update 5; lower segmentation.lr"):
         train(config(iterations=20, log_every=100, checkpoint_every=4), shards, tmp_path)
     assert len(calls) == 8
     assert [path.name for path in (tmp_path / "checkpoints").glob("*.pt")] == ["step_000000004.pt"]
