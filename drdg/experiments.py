@@ -17,6 +17,8 @@ from drdg.config import Config
 
 Settings = Mapping[str, Mapping[str, Any]]
 
+# Sections of the configuration that only the training of a translator reads.
+TRANSLATION = frozenset({"dsm", "generator", "critic", "loss", "cyclegan", "benjdira", "dualgan", "gan"})
 NO_DSL = {"loss": {"depth_supervised": 0.0}}
 NO_DCCL = {"loss": {"depth_cycle_consistency": 0.0}}
 NO_DEPTH = {"loss": {"depth_supervised": 0.0, "depth_cycle_consistency": 0.0}}
@@ -79,6 +81,8 @@ ROWS = {
             "mucss",
             None,
             "MUCSS-style: DualGAN's tiles, pseudo-labels and rotation consistency; thresholds and weights are ours",
+            # Its constraints grow while it learns, so a loss that does not fall says nothing.
+            {"segmentation": {"schedule": {"kind": "constant"}}},
             objective="mucss",
             shares="dualgan",
             original="baseline_rescaled",
@@ -124,8 +128,13 @@ def config_of(row: Row, config: Config) -> Config:
             near = difflib.get_close_matches(name, ROWS, n=1, cutoff=0.0)[0]
             raise ValueError(f"row_settings.{name}: is no row; did you mean {near!r}?")
     values = merged(config.model_dump(), row.settings)
+    own = config.row_settings.get(row.name, {})
+    for section in own:
+        if section in TRANSLATION and not row.is_trained:
+            trains = f"; set it for row {row.shares}, which trains them" if row.shares else ""
+            raise ValueError(f"row_settings.{row.name}.{section}: row {row.name} trains no networks by it{trains}")
     try:
-        return Config.model_validate(merged(values, config.row_settings.get(row.name, {})))
+        return Config.model_validate(merged(values, own))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))

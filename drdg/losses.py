@@ -88,15 +88,6 @@ def resize_depth(depth: Tensor, side: int, how: Literal["bilinear", "area", "leg
     return F.interpolate(depth, size=(side, side), mode="area" if how == "area" else "nearest")
 
 
-def segmentation_loss(logits: Tensor, label: Tensor, void: int) -> Tensor:
-    """Equations 8 and 9, cross-entropy, mean over the pixels that are not ``void``; 0 where all are.
-
-    ``logits`` (N, C, H, W), ``label`` (N, H, W) of any integer type.
-    """
-    total = F.cross_entropy(logits, label.long(), ignore_index=void, reduction="sum")
-    return total / (label != void).sum().clamp(min=1)
-
-
 def cross_entropy_loss(logits: Tensor, label: Tensor, void: int, average: Callable[[Tensor], Tensor]) -> Tensor:
     """Equations 8 and 9, cross-entropy, mean over the pixels of all ranks that are not ``void``; 0 where all are.
 

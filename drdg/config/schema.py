@@ -241,7 +241,8 @@ class OracleConfig(Section):
     """The ceiling: a segmentor that learns from target labels."""
 
     split: str = "val"
-    """Target split it learns from; it must share no TOP with ``evaluation.split``."""
+    """Target split it learns from; it must share no TOP with ``evaluation.split``. With ``validation_split``
+    the same and ``segmentation.checkpoint=best``, its best epoch is picked by what it has learned."""
 
 
 # ------------------------------------------------------------------------------------------------------------ training
@@ -316,8 +317,10 @@ class DistributedConfig(Section):
     """DeepSpeed's own JSON (``backend=deepspeed`` only), which says the ZeRO stage, 0, 1 or 2; see
     ``configs/deepspeed/README.md``."""
     processes: int = Field(default=1, ge=1)
-    """Ranks that ``launch/pipeline.py`` starts on this machine for the GAN and for the segmentor; a cluster's launcher
-    decides otherwise."""
+    """Ranks that ``launch/pipeline.py`` starts on this machine for the GAN; a cluster's launcher decides otherwise."""
+    segmentor_processes: int = Field(default=1, ge=1)
+    """The same for the segmentor. Its batch norms exchange statistics at every layer: on CPUs one process with all
+    threads is faster, so take more only for GPUs."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads per rank; null shares the machine's cores among the local ranks."""
     timeout_s: int = Field(default=1800, ge=1)
@@ -486,11 +489,14 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _batches_are_shared_evenly(self) -> Config:
-        ranks = self.distributed.processes
-        for section, size in (("gan", self.gan.batch_size), ("segmentation", self.segmentation.batch_size)):
+        shares = (
+            ("gan", self.gan.batch_size, "processes", self.distributed.processes),
+            ("segmentation", self.segmentation.batch_size, "segmentor_processes", self.distributed.segmentor_processes),
+        )
+        for section, size, knob, ranks in shares:
             if size % ranks:
                 raise ValueError(
-                    f"{section}.batch_size={size} cannot be shared by distributed.processes={ranks}; "
+                    f"{section}.batch_size={size} cannot be shared by distributed.{knob}={ranks}; "
                     f"take a multiple, such as {section}.batch_size={-(-size // ranks) * ranks}"
                 )
         return self

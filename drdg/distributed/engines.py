@@ -6,6 +6,7 @@ and the gradient reduction safe together: of several backwards, DDP would reduce
 
 from __future__ import annotations
 
+import inspect
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -17,6 +18,12 @@ from torch.optim import Optimizer
 from drdg.config import Config
 from drdg.distributed.group import Group
 from drdg.distributed.microbatches import Result, add_up, split
+
+# How DDP is told not to send buffers: torch 2.13 warns of the one word, and older versions do not know the other.
+_knows = inspect.signature(DistributedDataParallel.__init__).parameters
+WITHOUT_BUFFERS: dict[str, Any] = {
+    "forward_sync_buffers" if "forward_sync_buffers" in _knows else "broadcast_buffers": False
+}
 
 
 class Engine(Protocol):
@@ -93,7 +100,7 @@ class DdpEngine(PlainEngine):
             phase,
             device_ids=devices,
             gradient_as_bucket_view=True,
-            broadcast_buffers=False,
+            **WITHOUT_BUFFERS,
             find_unused_parameters=finds_unused or device.type == "cpu",
         )
         super().__init__(self.wrapped, optimizer, micro_batches)

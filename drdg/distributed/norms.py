@@ -165,7 +165,8 @@ class _Normalise(torch.autograd.Function):
         _, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
             dy, x, weight, mean, variance, None, None, False, ctx.eps, [False, True, True]
         )
-        by_scale, by_shift = ctx.group.sum(torch.stack([dweight, dbias])) / ctx.count
+        # Gathered and not reduced: gloo is faster so, and the order in which ranks are added is one for all.
+        by_scale, by_shift = ctx.group.gather(torch.stack([dweight, dbias])).sum(0) / ctx.count
         rate = (variance + ctx.eps).rsqrt()
         slope = by_scale * rate
         factor = rate if weight is None else rate * weight

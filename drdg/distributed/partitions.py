@@ -68,9 +68,19 @@ def cut_state(state: dict[str, Any], partitions: Sequence[Partition]) -> dict[st
     for piece, (partition, options) in enumerate(zip(partitions, state["param_groups"], strict=True)):
         rows = [state["state"][place] for place in options["params"] if place in state["state"]]
         if rows:
-            assert len(rows) == len(partition.parameters), "a state for some of the parameters only"
+            # torch's own keep nothing for a parameter on which no loss depends; a flat piece has zeros there.
+            of_all = [state["state"].get(place) for place in options["params"]]
             values[piece] = {
-                name: partition.cut([row[name] for row in rows]) if _is_by_weight(name, value) else _copy(value)
+                name: partition.cut(
+                    [
+                        torch.zeros_like(parameter, dtype=value.dtype, device=value.device)
+                        if row is None
+                        else row[name]
+                        for row, parameter in zip(of_all, partition.parameters, strict=True)
+                    ]
+                )
+                if _is_by_weight(name, value)
+                else _copy(value)
                 for name, value in rows[0].items()
             }
         groups.append({**options, "params": [piece]})

@@ -103,7 +103,8 @@ def window_classes(
 
 def _logits(segmentor: nn.Module, images: Tensor) -> Tensor:
     """What the segmentor says, float32 (N, C, H, W), of images uint8 (N, H, W, 3) on its device."""
-    logits: Tensor = segmentor(images.permute(0, 3, 1, 2).float() / 255)
+    dtype = next(segmentor.parameters()).dtype
+    logits: Tensor = segmentor(images.permute(0, 3, 1, 2).to(dtype) / 255)
     return logits.float()
 
 

@@ -6,12 +6,15 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
-from drdg.config import Config, DomainConfig
+import torch
+
+from drdg.config import Config, DomainConfig, SegmentationConfig
 from drdg.datasets import open_archive
 from drdg.experiments import Row, config_of, find_row
-from drdg.methods import needs_dsm
+from drdg.methods import build_translator, needs_dsm
 from drdg.models.segmentor import build_segmentor, side_multiple
 from drdg.panels import loss_curves
 from drdg.shards.location import Location
@@ -106,11 +109,17 @@ def refuse_missing_layers(config: Config, rows: list[Row], given: Mapping[str, L
         )
     if (validated := validation_domain(config)) is not None:
         open_archive(validated.archive).split(config.segmentation.validation_split, need_label=True)
-    refuse_segmentor(config, rows, len(target))
+    for row in rows:
+        refuse_segmentor(config_of(row, config), row, len(target))
     if any(row.is_ceiling for row in rows):
         refuse_scored_lessons(config)
-    trained = [find_row(name) for row in rows for name in (row.name, *row.builds_on)]
-    deep = [row.name for row in trained if row.is_trained and needs_dsm(str(row.translator), config_of(row, config))]
+    needed = [find_row(name) for row in rows for name in (row.name, *row.builds_on)]
+    trained = [(row, config_of(row, config)) for row in needed]
+    with torch.device("meta"):
+        for row, own in trained:
+            if row.is_trained:
+                build_translator(str(row.translator), own)  # which refuses what does not go together
+    deep = [row.name for row, own in trained if row.is_trained and needs_dsm(str(row.translator), own)]
     for domain, place in ((config.source, given.get("source")), (config.target, given.get("target"))):
         if (lacking := without_dsm(domain, place)) and deep:
             raise ValueError(
@@ -128,26 +137,30 @@ def without_dsm(domain: DomainConfig, place: Location | None) -> str | None:
     return f"archive {archive.name} has no DSM for {missing[0]}" if missing else None
 
 
-def refuse_segmentor(config: Config, rows: list[Row], num_classes: int) -> None:
-    """Raise ``ValueError`` when the segmentor cannot be built, or its crops or windows do not fit."""
+def refuse_segmentor(config: Config, row: Row, num_classes: int) -> None:
+    """Raise ``ValueError`` when a row's segmentor cannot be built, or its crops or windows do not fit."""
     crop = config.segmentation.crop
-    for row in rows:
-        at_target = row.translator or row.shares or row.is_ceiling
-        side, key = (config.target.tile, "target.tile") if at_target else (config.source.tile, "source.tile")
-        if crop > side:
-            raise ValueError(
-                f"segmentation.crop={crop} is larger than {key}={side}, the tiles that row {row.name} learns from; "
-                "take a smaller crop"
-            )
-        if crop > config.target.tile and row.objective != "source_only":
-            raise ValueError(
-                f"segmentation.crop={crop} is larger than target.tile={config.target.tile}, the tiles that row "
-                f"{row.name} adapts to; take a smaller crop"
-            )
-    multiple = side_multiple(build_segmentor(config.segmentation, num_classes))
+    at_target = row.translator or row.shares or row.is_ceiling
+    side, key = (config.target.tile, "target.tile") if at_target else (config.source.tile, "source.tile")
+    if crop > side:
+        raise ValueError(
+            f"segmentation.crop={crop} is larger than {key}={side}, the tiles that row {row.name} learns from; "
+            "take a smaller crop"
+        )
+    if crop > config.target.tile and row.objective != "source_only":
+        raise ValueError(
+            f"segmentation.crop={crop} is larger than target.tile={config.target.tile}, the tiles that row "
+            f"{row.name} adapts to; take a smaller crop"
+        )
+    multiple = _multiple_of(config.segmentation, num_classes)
     for key, side in (("segmentation.crop", crop), ("evaluation.window", config.evaluation.window)):
         if side % multiple:
             raise ValueError(f"{key}={side} is not a multiple of {multiple}, which the segmentor needs")
+
+
+@lru_cache(maxsize=1)  # rows have the same segmentor, as a rule, and building one may mean to download weights
+def _multiple_of(config: SegmentationConfig, num_classes: int) -> int:
+    return side_multiple(build_segmentor(config, num_classes))
 
 
 def describe(config: Config) -> str:

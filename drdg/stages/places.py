@@ -26,6 +26,7 @@ def finished_shards(config: Config) -> tuple[Location, Location]:
 def places_of(row: Row, config: Config) -> tuple[Location, Location]:
     """Where the labelled tiles of ``row`` and the target's are, as ``stages_of`` takes them."""
     if row.is_ceiling:
+        refuse_scored_lessons(config)
         labelled = Location(find_shards(labelled_target(config), config.shards, need_label=True))
         return labelled, finished_shards(config)[1]
     return finished_shards(config)

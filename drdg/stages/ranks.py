@@ -16,8 +16,8 @@ from drdg.tracking import Handle
 from drdg.training.preemption import INTERRUPTED, TRY_AGAIN
 
 
-def start_ranks(stage: Stage, config: Config, run: Handle) -> None:
-    """Start ``distributed.processes`` ranks by torch's own launcher, each as a person's command would be, and wait.
+def start_ranks(stage: Stage, config: Config, ranks: int, run: Handle) -> None:
+    """Start so many ``ranks`` of a stage of the run's ``config`` by torch's own launcher, and wait.
 
     Raises ``ValueError`` when one of them fails; it has said why on standard error.
     """
@@ -27,7 +27,6 @@ def start_ranks(stage: Stage, config: Config, run: Handle) -> None:
 
     settings = stage.folder / "config.yaml"
     write_text(settings, to_yaml(config))
-    ranks = config.distributed.processes
     threads = config.distributed.threads or fair_threads(ranks)
     launch = LaunchConfig(
         min_nodes=1,

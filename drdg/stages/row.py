@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,23 +33,28 @@ METRICS = "metrics.json"
 def train_gan(stages: RowStages, run: Handle) -> None:
     """Train the row's translator on ``distributed.processes`` ranks of this machine."""
     assert stages.gan is not None
-    _on_ranks(stages.gan, train_gan_as_rank, stages, run)
+    _on_ranks(stages.gan, stages.config.distributed.processes, stages, run)
 
 
 def segment(stages: RowStages, run: Handle) -> None:
-    """Train the row's segmentor on ``distributed.processes`` ranks of this machine."""
-    _on_ranks(stages.segment, segment_as_rank, stages, run)
+    """Train the row's segmentor on ``distributed.segmentor_processes`` ranks of this machine."""
+    _on_ranks(stages.segment, stages.config.distributed.segmentor_processes, stages, run)
 
 
-def _on_ranks(
-    stage: Stage, take_part: Callable[[RowStages, Group, Handle], None], stages: RowStages, run: Handle
-) -> None:
+def _on_ranks(stage: Stage, processes: int, stages: RowStages, run: Handle) -> None:
+    if processes > 1:
+        start_ranks(stage, stages.run_config, processes, run)
+        return
     distributed = stages.config.distributed
-    if distributed.processes > 1:
-        start_ranks(stage, stages.config, run)
-    else:
-        with process_group(distributed, Topology()) as group:
-            take_part(stages, group, run)
+    if stage.name == "segment" and distributed.backend == "ddp":  # which the GAN's ranks are for
+        stages = replace(stages, config=with_backend(stages.config, "auto"))
+    with process_group(stages.config.distributed, Topology()) as group:
+        AS_RANK[stage.name](stages, group, run)
+
+
+def with_backend(config: Config, backend: str) -> Config:
+    """The configuration with another ``distributed.backend``, on which no result depends."""
+    return config.model_copy(update={"distributed": config.distributed.model_copy(update={"backend": backend})})
 
 
 def train_gan_as_rank(stages: RowStages, group: Group, run: Handle) -> None:

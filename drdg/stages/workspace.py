@@ -6,6 +6,7 @@ digest is skipped; a marker with another digest stops the run, so that nothing i
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,8 @@ class RowStages:
     row: Row
     config: Config
     """The run's configuration with the row's own settings."""
+    run_config: Config
+    """The run's configuration as it was given."""
     source: Location
     """The labelled tiles: the source's, and for the ceiling the target's."""
     target: Location
@@ -94,13 +97,14 @@ class RowStages:
 
     def refuse_too_early(self, name: str) -> Stage:
         """This row's stage called ``name``. Raises ``ValueError`` when it has none, or one before it is not done."""
-        for owner, stage in self.steps():
-            if owner is self and stage.name == name:
-                return stage
+        names = [stage.name for stage in self.in_order()]
+        if name not in names:
+            raise ValueError(f"row {self.row.name} has no stage {name}; it has {', '.join(names)}")
+        before = itertools.takewhile(lambda step: step[0] is not self or step[1].name != name, self.steps())
+        for _, stage in before:
             if not stage.is_done():
                 raise ValueError(f"{stage.folder}: is not done; run the stage {stage.name} of row {stage.row} first")
-        names = ", ".join(stage.name for stage in self.in_order())
-        raise ValueError(f"row {self.row.name} has no stage {name}; it has {names}")
+        return self.in_order()[names.index(name)]
 
     def steps(self) -> list[tuple[RowStages, Stage]]:
         """All stages that lead to this row's scores, first to last, each with the row that it belongs to."""
@@ -123,7 +127,7 @@ def stages_of(row: Row, config: Config, source: Location, target: Location) -> R
         None if name is None else stages_of(find_row(name), config, source, target)
         for name in (row.shares, row.original)
     )
-    config = config_of(row, config)
+    run_config, config = config, config_of(row, config)
 
     def stage(name: str, what: dict[str, Any]) -> Stage:
         return Stage(name, row.name, config.run.directory / row.name / name, digest({"stage": name, **what}))
@@ -136,7 +140,7 @@ def stages_of(row: Row, config: Config, source: Location, target: Location) -> R
     inputs = content(source)
     if row.is_trained:
         assert row.translator is not None
-        parts = {**sections((*translator_settings(row.translator), "gan")), "translator": row.translator}
+        parts = sections((*translator_settings(row.translator), "gan"))  # which tell translators apart, too
         gan = stage("gan", {**parts, "seed": seed, "source": inputs, "target": content(target)})
     if row.translator is not None:
         by = row.translator if gan is None else gan.digest
@@ -148,13 +152,16 @@ def stages_of(row: Row, config: Config, source: Location, target: Location) -> R
         learned_from["original"] = _learned_from(original.translate, original.shares, inputs)
     validated = None
     if (domain := validation_domain(config)) is not None:
-        validated = [scored(domain, config.segmentation.validation_split), config.evaluation]
+        windows = {"window": config.evaluation.window, "overlap": config.evaluation.overlap}
+        validated = [scored(domain, config.segmentation.validation_split), windows]
     learned = {"segmentation": config.segmentation, "objective": row.objective, "seed": seed}
     learned |= {**sections(objective_settings(row.objective)), "inputs": learned_from, "validated": validated}
     segment = stage("segment", learned)
     tops = scored(config.target, config.evaluation.split)
+    if config.evaluation.protocol == "authors_batch_mean":
+        tops = [*tops, config.target.stride, config.target.edge]
     evaluate = stage("evaluate", {"evaluation": config.evaluation, "tops": tops, "inputs": segment.digest})
-    return RowStages(row, config, source, target, gan, translate, segment, evaluate, shares, original)
+    return RowStages(row, config, run_config, source, target, gan, translate, segment, evaluate, shares, original)
 
 
 def _learned_from(translate: Stage | None, shares: RowStages | None, source: str) -> str:

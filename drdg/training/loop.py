@@ -228,7 +228,8 @@ class Trainer(ABC):
                         self.report(clock)
                     if self.epochs_ended():
                         self.end_epoch()
-                        self.epoch_done()
+                        with watchdog.aside():
+                            self.epoch_done()
                     if self.checkpoint_is_due() and self.iteration != self.iterations:
                         self.checkpoint()
                     if (number := self.accord.hear(asked.number)) and self.iteration != self.iterations:

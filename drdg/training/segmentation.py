@@ -19,7 +19,7 @@ from drdg.distributed.topology import Topology
 from drdg.methods import OBJECTIVES, build_objective
 from drdg.methods.settings import WATCH_THE_END, objective_settings
 from drdg.models.segmentor import build_segmentor, save_segmentor, side_multiple
-from drdg.models.segmentor_randomness import make_keyed
+from drdg.models.segmentor_randomness import make_keyed, refuse_other_randomness
 from drdg.shards.adaptation import AdaptationStream
 from drdg.shards.location import Location
 from drdg.shards.store import ShardStore
@@ -75,7 +75,8 @@ def train_segmentor(
 class SegmentorTrainer(Trainer):
     """The training of one segmentor."""
 
-    word, unit, cure = "segment", "crops", "lower segmentation.lr"
+    word, unit = "segment", "crops"
+    cure = "lower segmentation.lr (or output_space.lr, where that is the discriminator's)"
     finds_unused = True  # some encoders have layers past the last that the decoder reads
 
     def __init__(
@@ -100,7 +101,6 @@ class SegmentorTrainer(Trainer):
         if not any(store.manifest["class_pixels"].values()):
             raise ValueError(f"{store.name}: every pixel of these shards' labels is void; build them from labels")
         self.segmentor = fresh_segmentor(config, len(self.classes), group)
-        refuse_crop(knobs.crop, self.segmentor)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.run.seed)
             method = build_objective(lesson.objective, config, self.segmentor, average_over_ranks(group))
@@ -196,7 +196,10 @@ def fresh_segmentor(config: Config, num_classes: int, group: Group) -> nn.Module
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
         segmentor = build_segmentor(config.segmentation, num_classes)
-    return synchronise_norms(make_keyed(segmentor), group)
+    refuse_crop(config.segmentation.crop, segmentor)
+    keyed = make_keyed(segmentor)
+    refuse_other_randomness(keyed, config.segmentation.crop)
+    return synchronise_norms(keyed, group)
 
 
 def refuse_crop(crop: int, segmentor: nn.Module) -> None:

@@ -11,7 +11,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -37,11 +38,22 @@ class Watchdog:
         self.seconds, self.who, self.stacks, self.cure = seconds, who, stacks, cure
         self._tick_s = min(LONGEST_TICK_S, seconds / TICKS)
         self._ended = threading.Event()
+        self._is_aside = False
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def step(self) -> None:
         """Say that something was done."""
         self._last = time.monotonic()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Do not mind how long the block takes; what hangs in it ends by the timeout of a collective, or not at all."""
+        self._is_aside = True
+        try:
+            yield
+        finally:
+            self.step()
+            self._is_aside = False
 
     def __enter__(self) -> Self:
         self.step()
@@ -60,7 +72,7 @@ class Watchdog:
             # Where the thread that hangs keeps the interpreter's lock, this one cannot look: then the interpreter
             # itself ends the process, with the stacks on standard error.
             faulthandler.dump_traceback_later(self.seconds + 5 * self._tick_s, exit=True, file=STANDARD_ERROR)
-            if time.monotonic() - self._last > self.seconds:
+            if not self._is_aside and time.monotonic() - self._last > self.seconds:
                 self._give_up()
 
     def _give_up(self) -> None:

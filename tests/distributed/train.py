@@ -2,9 +2,9 @@
 
 torch and DeepSpeed are imported once and every rank is a fork of this process, so that many runs of many kinds cost one
 start. A job is {"ranks", "out", "overrides"} and maybe "translator" (drdg by default) or "objective" (which trains a
-segmentor), "until" (an iteration in which it is told to stop), "after" (a folder, a copy of which it continues), "lower_rates"
-(let both schedules fall before the first iteration), "probe" (the name of a function below to call instead) and
-"refused" (keep what the error says).
+segmentor), "until" (an iteration in which it is told to stop), "after" (a folder, a copy of which it continues),
+"lower_rates" (let both schedules fall before the first iteration), "probe" (the name of a function below to call
+instead) and "refused" (keep what the error says).
 """
 
 from __future__ import annotations

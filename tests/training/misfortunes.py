@@ -32,7 +32,7 @@ from drdg.distributed.topology import Topology
 from drdg.files import sha256
 from drdg.shards.store import ShardStore
 from drdg.shards.stream import UnpairedStream
-from drdg.training import checkpoint, gan
+from drdg.training import checkpoint, gan, loop
 from drdg.training.gan import GanTrainer, train_translator
 
 RANKS = 2
@@ -180,7 +180,7 @@ def spoil_loss(rank: int, befalls: Befalls, out: Path) -> None:
 def see_other_checkpoints(rank: int, befalls: Befalls, out: Path) -> None:
     """``rank`` sees no checkpoints."""
     if rank == befalls["rank"]:
-        gan.find_newest = lambda folder: checkpoint.Found(folder, None, ())
+        loop.find_newest = lambda folder: checkpoint.Found(folder, None, ())
 
 
 def damage(rank: int, befalls: Befalls, out: Path) -> None:
@@ -205,7 +205,7 @@ def be_rank(rank: int, plan: dict[str, Any], job: dict[str, Any], port: int) -> 
     out = Path(job["out"])
     os.dup2(os.open(words_of(out, rank), os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 2)
     torch.set_num_threads(1)
-    voice.PATIENCE_S = gan.PATIENCE_S = 0.3  # for ranks that will not come
+    voice.PATIENCE_S = loop.PATIENCE_S = 0.3  # for ranks that will not come
     config = load_config(plan["config"], job["overrides"])
     stores = ShardStore(plan["source"]), ShardStore(plan["target"])
     stream = UnpairedStream(*stores, seed=config.run.seed, need_dsm=config.loss.uses_depth, dsm=config.dsm)

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import drdg.training.segmentation as segmentation
 from drdg.config import digest, load_config
 from drdg.datasets import VOID
-from drdg.losses import segmentation_loss
+from drdg.losses import cross_entropy_loss
+from drdg.methods import source_only
 from drdg.models.exports import read_weights
 from drdg.models.segmentor import load_segmentor
 from drdg.shards.writer import finish, shard_name, write_shard
@@ -106,7 +106,7 @@ def test_loss_is_equation_9_averaged_over_what_is_not_void(logits, label):
             largest = scores.max()
             terms.append(largest + math.log(sum(math.exp(s - largest) for s in scores)) - scores[label[n, i, j]])
     given_logits = torch.from_numpy(logits).requires_grad_()
-    loss = segmentation_loss(given_logits, torch.from_numpy(label), VOID)
+    loss = cross_entropy_loss(given_logits, torch.from_numpy(label), VOID, lambda count: count)
     loss.backward()
     assert loss.item() == pytest.approx(sum(terms) / len(terms) if terms else 0.0, rel=1e-12, abs=1e-12)
     assert torch.isfinite(given_logits.grad).all()
@@ -124,7 +124,9 @@ def test_it_learns_and_what_it_learned_can_be_used(shards, tmp_path):
     assert [step for step, _ in logged] == [10, 20, 30, 40]
     # Two classes of like share: who does not look at the image cannot come below their entropy.
     assert logged[-1][1]["segment/segmentor/loss"] < 0.6 * math.log(2)
-    assert {"segment/segmentor/learning_rate", "segment/crops_per_s", "segment/data_wait_percent"} <= logged[0][1].keys()
+    assert {"segment/segmentor/learning_rate", "segment/crops_per_s", "segment/data_wait_percent"} <= logged[0][
+        1
+    ].keys()
     segmentor, classes = load_segmentor(path)
     assert classes == CLASSES
     assert not segmentor.training
@@ -170,10 +172,10 @@ def test_length(shards, tmp_path, changes, updates):
 def test_the_learning_rate_falls_when_an_epochs_loss_does_not(shards, tmp_path, monkeypatch, watch):
     losses = iter([5.0, 1.0, 2.0, 3.0, 2.0, 1.5, 1.2, 9.0, 9.0, 9.0])
 
-    def scripted(logits, label, void):
+    def scripted(logits, label, void, average):
         return logits.sum() * 0 + next(losses)
 
-    monkeypatch.setattr(segmentation, "segmentation_loss", scripted)
+    monkeypatch.setattr(source_only, "cross_entropy_loss", scripted)
     rates = []
     settings = {"iterations": 10, "batch_size": 5, "log_every": 1, "lr": 1e-3, "schedule.minimum": 1e-4}
     train(
@@ -194,7 +196,10 @@ def test_batches_of_nothing_but_void_do_no_harm(tmp_path):
     logged = []
     state = weights_of(
         train(
-            config(batch_size=2, log_every=1), shards, tmp_path / "out", lambda v, s: logged.append(v["segment/segmentor/loss"])
+            config(batch_size=2, log_every=1),
+            shards,
+            tmp_path / "out",
+            lambda v, s: logged.append(v["segment/segmentor/loss"]),
         )
     )
     assert 0.0 in logged
@@ -219,7 +224,9 @@ def stop_at(step, logged):
 
 
 def losses_and_rates(logged):
-    return lambda values, step: logged.append((step, values["segment/segmentor/loss"], values["segment/segmentor/learning_rate"]))
+    return lambda values, step: logged.append(
+        (step, values["segment/segmentor/loss"], values["segment/segmentor/learning_rate"])
+    )
 
 
 def test_stopped_and_continued_equals_uninterrupted_bit_for_bit(shards, tmp_path):
@@ -286,7 +293,7 @@ def test_a_full_disk_ends_it_and_nothing_is_lost(shards, tmp_path, monkeypatch):
     [
         ({"lr": 1e-3}, "was made by another configuration; choose another run.name"),
         ({"seed": 1}, "was made by another configuration"),
-        ({"iterations": 2}, "is 4 updates long, more than the 2 wanted"),
+        ({"iterations": 2}, "has 4 iterations already, more than the 2 asked for; raise segmentation.iterations"),
     ],
 )
 def test_checkpoints_of_another_training_are_refused(shards, tmp_path, changes, message):
@@ -378,14 +385,14 @@ def test_validation_comes_after_every_so_many_epochs_and_at_the_end(shards, tmp_
 def test_a_loss_that_is_not_finite_names_its_update_and_is_never_saved(shards, tmp_path, monkeypatch):
     calls = []
 
-    def spoilt(logits, label, void):
+    def spoilt(logits, label, void, average):
         calls.append(1)
-        return segmentation_loss(logits, label, void) * (math.nan if len(calls) == 5 else 1)
+        return cross_entropy_loss(logits, label, void, average) * (math.nan if len(calls) == 5 else 1)
 
-    monkeypatch.setattr(segmentation, "segmentation_loss", spoilt)
-    with pytest.raises(FloatingPointError, match=r"segment/segmentor/loss is not finite at update 5; lower segmentation.lr"):
+    monkeypatch.setattr(source_only, "cross_entropy_loss", spoilt)
+    named = r"segment/segmentor/loss is not finite at iteration 5; the last good checkpoint is of iteration 4, .*lower"
+    with pytest.raises(FloatingPointError, match=named):
         train(config(iterations=20, log_every=100, checkpoint_every=4), shards, tmp_path)
-    assert len(calls) == 8
     assert [path.name for path in (tmp_path / "checkpoints").glob("*.pt")] == ["step_000000004.pt"]
     assert not (tmp_path / "segmentor.safetensors").exists()
 
