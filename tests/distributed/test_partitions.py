@@ -77,3 +77,22 @@ def test_an_optimizer_that_has_not_stepped_has_no_state_either_way() -> None:
     group = {"lr": 0.1, "params": [0]}
     assert whole_state({"state": {}, "param_groups": [group]}, [partition]) == {"state": {}, "param_groups": [group]}
     assert cut_state({"state": {}, "param_groups": [group]}, [partition]) == {"state": {}, "param_groups": [group]}
+
+
+@given(laid_out(), st.data())
+def test_a_parameter_without_a_state_becomes_zeros(case: tuple[list[Parameter], int], data: st.DataObject) -> None:
+    parameters, ranks = case
+    length = parameters[0].untyped_storage().nbytes() // 4 // ranks
+    idle = data.draw(st.sets(st.integers(0, len(parameters) - 1), max_size=len(parameters) - 1))
+
+    def plain(value_of: dict[int, torch.Tensor]) -> dict[str, Any]:
+        rows = {place: {"step": torch.tensor(7.0), "exp_avg": value} for place, value in value_of.items()}
+        return {"state": rows, "param_groups": [{"lr": 0.1, "params": list(range(len(parameters)))}]}
+
+    busy = {n: torch.randn(p.shape) for n, p in enumerate(parameters) if n not in idle}
+    everyone = {n: busy.get(n, torch.zeros(p.shape)) for n, p in enumerate(parameters)}
+    for rank in range(ranks):
+        partition = Partition(parameters, torch.zeros(length), Ranks(rank, ranks, {}))
+        some, all_ = (cut_state(plain(values), [partition])["state"][0] for values in (busy, everyone))
+        assert torch.equal(some["exp_avg"], all_["exp_avg"])
+        assert some["step"] == all_["step"]

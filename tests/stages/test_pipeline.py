@@ -145,6 +145,45 @@ def test_two_ranks_started_here_equal_one_of_two_pairs(small: Callable[..., Conf
     assert worst <= 1e-12
 
 
+def test_a_segmentor_on_two_ranks_validates_and_learns_as_on_one(small: Callable[..., Config]) -> None:
+    """Three TOPs of the source, so that ranks score different numbers of them."""
+    networks, validated = [], []
+    for name, ranks in (("one", 1), ("two", 2)):
+        settings = [f"distributed.segmentor_processes={ranks}", "segmentation.precision=float64", f"run.name={name}"]
+        knobs = ["segmentation.validation=source", "segmentation.validation_split=all", "segmentation.checkpoint=best"]
+        config = small(*settings, *knobs, *NARROW, "run.rows=[adaptsegnet]")
+        run_pipeline(config)
+        networks.append(load_file(config.run.directory / "adaptsegnet/segment/segmentor.safetensors"))
+        client = MlflowClient(f"sqlite:///{config.run.directory.absolute()}/mlflow.db")
+        runs = client.search_runs([client.get_experiment_by_name("drdg").experiment_id])
+        run = next(run for run in runs if run.info.run_name == "adaptsegnet/segment")
+        validated.append(run.data.metrics["segment/validation/miou"])
+    # They are kept in float32, so two that differ by rounding in float64 may differ by its last bit.
+    worst = max((networks[0][name] - networks[1][name]).abs().max().item() for name in networks[0])
+    assert worst <= 1e-6
+    assert validated[0] == validated[1]
+
+
+def test_the_ceiling_is_not_scored_on_what_it_learned_from(small: Callable[..., Config]) -> None:
+    config = small(*NARROW, "oracle.split=test", "run.rows=[oracle]")
+    with pytest.raises(ValueError, match="share the TOP 0, so the row oracle would be scored on what it has learned"):
+        run_pipeline(config)
+    with pytest.raises(ValueError, match="share the TOP 0"):
+        run_one_stage(config, find_row("oracle"), "segment")
+
+
+def test_a_row_that_cannot_be_made_is_refused_before_the_first_begins(small: Callable[..., Config]) -> None:
+    config = small(*NARROW, "run.rows=[baseline,cyclegan]", "gan.batch_size=2", "gan.micro_batch=1")
+    with pytest.raises(
+        ValueError, match=r"gan.micro_batch=1 would take apart the batch that the image pool is kept by"
+    ):
+        run_pipeline(config)
+    config = small(*NARROW, "run.rows=[baseline,mucss]", "row_settings={mucss: {segmentation: {crop: 4096}}}")
+    with pytest.raises(ValueError, match=r"segmentation.crop=4096 is larger than target.tile"):
+        run_pipeline(config)
+    assert not config.run.directory.exists()
+
+
 def test_ranks_that_a_launcher_starts_train_into_one_mlflow_run(small: Callable[..., Config], tmp_path: Path) -> None:
     config = small("gan.batch_size=2", "run.rows=[drdg]")
     path = tmp_path / "config.yaml"

@@ -64,3 +64,10 @@ def test_a_thread_that_keeps_the_interpreters_lock_is_ended_with_its_stack(tmp_p
     done = run(tmp_path / "hangs/rank-5.txt", 1, then)
     assert (done.returncode, done.stdout) == (1, "")
     assert "in hang_with_the_lock" in done.stderr
+
+
+def test_what_is_set_aside_may_take_long_and_counts_as_a_step(tmp_path: Path) -> None:
+    done = run(tmp_path / "hangs/rank-5.txt", 1, "with watchdog.aside(): time.sleep(2.5)")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
+    after = run(tmp_path / "hangs/rank-5.txt", 1, "with watchdog.aside(): time.sleep(1.5)\n    hang_here()")
+    assert after.returncode == 1
