@@ -27,6 +27,7 @@ from drdg.methods import Phase
 from drdg.shards.store import ShardStore
 from drdg.shards.stream import UnpairedStream
 from drdg.training.gan import GanTrainer
+from drdg.training.journal import Journal
 from drdg.training.loop import learned
 
 
@@ -71,7 +72,7 @@ class Worker:
     def _trainer(self, side: str, config: Config) -> GanTrainer:
         group = Group(Topology(), self.group.device) if side in ("alone", "own") else self.group
         out = self.place.out / f"{side}-{self.group.rank if group is not self.group else 'all'}"
-        return GanTrainer("drdg", side_config(config, side), self.stream, out, group, lambda *_: None)
+        return GanTrainer("drdg", side_config(config, side), self.stream, out, group, Journal())
 
     def train(self, side: str, iterations: int) -> float:
         """Seconds of so many iterations of the loop itself, data, logging and all."""

@@ -24,6 +24,7 @@ from drdg.stages.ranks import start_ranks
 from drdg.stages.workspace import RowStages, Stage, validation_domain
 from drdg.tracking import Handle
 from drdg.training.gan import train_translator
+from drdg.training.journal import Journal
 from drdg.training.segmentation import Lesson, train_segmentor
 from drdg.training.weights import load_translator
 
@@ -70,8 +71,8 @@ def train_gan_as_rank(stages: RowStages, group: Group, run: Handle) -> None:
         need_dsm=needs_dsm(stages.row.translator, config),
         dsm=config.dsm,
     )
-    given = (stages.row.translator, config, stream, stages.gan.folder, group, run.log)
-    train_translator(*given, flush=run.try_to_flush, relog=run.relog, run_id=run.run_id)
+    given = (stages.row.translator, config, stream, stages.gan.folder, group)
+    train_translator(*given, journal_of(run))
     if group.is_first:
         stages.gan.finish()
 
@@ -83,15 +84,17 @@ def segment_as_rank(stages: RowStages, group: Group, run: Handle) -> None:
         stages.config,
         Lesson(stages.training_shards, stages.row.objective, stages.target, original),
         stages.segment.folder,
-        log=run.log,
         validate=validation(stages.config, group),
         group=group,
-        flush=run.try_to_flush,
-        relog=run.relog,
-        run_id=run.run_id,
+        journal=journal_of(run),
     )
     if group.is_first:
         stages.segment.finish()
+
+
+def journal_of(run: Handle) -> Journal:
+    """The MLflow run as what a training logs by."""
+    return Journal(run.log, run.try_to_flush, run.relog, run.run_id)
 
 
 AS_RANK = {"gan": train_gan_as_rank, "segment": segment_as_rank}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from drdg.config import Config, digest
 from drdg.distributed.group import Group
 from drdg.distributed.microbatches import count_micro_batches
 from drdg.methods.settings import translator_settings
-from drdg.training.loop import Log, Rows, Stream, Trainer, run_training
+from drdg.training.journal import Journal
+from drdg.training.loop import Stream, Trainer, run_training
 from drdg.training.weights import fresh_translator, save_translator
 
 TRANSLATOR = "translator.safetensors"
@@ -21,22 +21,14 @@ def train_translator(
     stream: Stream,
     out: Path,
     group: Group,
-    log: Log,
+    journal: Journal,
     quiet: bool = False,
-    flush: Callable[[], Rows] = list,
-    relog: Callable[[Rows], None] = lambda _: None,
-    run_id: str = "",
 ) -> Path:
     """Train the translator called ``name`` and return the file of its final weights, written last.
 
-    Continues from the newest checkpoint under ``out``. ``log`` gets means over ranks and iterations, on rank 0 only;
-    ``flush`` is called there before each checkpoint, which no run that continues from it logs again; what it could not
-    write it returns, and the checkpoint keeps that for ``relog``. ``run_id`` is the MLflow run that rank 0 logs to;
-    checkpoints keep it, and who continues from one in another run is told. Raises what :func:`run_training` does.
+    Continues from the newest checkpoint under ``out``. Raises what :func:`run_training` does.
     """
-    return run_training(
-        lambda: GanTrainer(name, config, stream, out, group, log, flush, relog, run_id), out, group, quiet
-    )
+    return run_training(lambda: GanTrainer(name, config, stream, out, group, journal), out, group, quiet)
 
 
 class GanTrainer(Trainer):
@@ -44,25 +36,12 @@ class GanTrainer(Trainer):
 
     word, unit, cure = "gan", "pairs", "lower gan.generator_lr or gan.critic_lr"
 
-    def __init__(
-        self,
-        name: str,
-        config: Config,
-        stream: Stream,
-        out: Path,
-        group: Group,
-        log: Log,
-        flush: Callable[[], Rows] = list,
-        relog: Callable[[Rows], None] = lambda _: None,
-        run_id: str = "",
-    ):
+    def __init__(self, name: str, config: Config, stream: Stream, out: Path, group: Group, journal: Journal):
         self.name = name
         self.keep_checkpoints = config.gan.keep_checkpoints
         self.translator = fresh_translator(name, config, group.device)
         micro_batches = count_micro_batches(config.gan, group.world_size)
-        super().__init__(
-            self.translator, config, config.gan, stream, out, group, log, flush, relog, run_id, micro_batches
-        )
+        super().__init__(self.translator, config, config.gan, stream, out, group, journal, micro_batches)
 
     def identity(self) -> str:
         """What a checkpoint must share with the run that continues it."""

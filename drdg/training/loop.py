@@ -29,15 +29,14 @@ from drdg.training.accord import Accord
 from drdg.training.checkpoint import Unusable, find_newest, newest_step
 from drdg.training.clock import Clock
 from drdg.training.finite import is_finite
+from drdg.training.journal import Journal
 from drdg.training.lanes import gather_lanes, own_lanes
 from drdg.training.means import RunningMeans
 from drdg.training.preemption import Stopped, listening
-from drdg.training.schedule import build_schedule, linear_decay
+from drdg.training.schedule import Rates
 from drdg.training.watchdog import Watchdog
 from drdg.training.writer import Writer
 
-Log = Callable[[dict[str, float], int], None]
-Rows = list[tuple[str, float, int, int]]  # values logged and not written yet: name, value, time in ms, step
 # Of distributed.timeout_s: where a rank hangs is to be written before the ranks that wait for it give up and end it.
 WATCHDOG = 0.95
 # For how long a rank that ends looks whether the checkpoint that rank 0 was writing has come.
@@ -110,21 +109,11 @@ class Trainer(ABC):
         stream: Stream,
         out: Path,
         group: Group,
-        log: Log,
-        flush: Callable[[], Rows] = list,
-        relog: Callable[[Rows], None] = lambda _: None,
-        run_id: str = "",
+        journal: Journal,
         micro_batches: int = 1,
     ):
-        self.method, self.config, self.knobs, self.stream, self.out, self.group = (
-            method,
-            config,
-            knobs,
-            stream,
-            out,
-            group,
-        )
-        self.log, self.flush, self.relog, self.run_id = log, flush, relog, run_id
+        self.method, self.config, self.knobs, self.stream = method, config, knobs, stream
+        self.out, self.group, self.journal = out, group, journal
         self.checkpoints = out / "checkpoints"
         self.batch_per_rank = self._share_of_batch()
         self.networks = method.networks
@@ -142,13 +131,8 @@ class Trainer(ABC):
             )
             for phase in self.phases
         ]
-        self.first_rates = [engine.optimizer.param_groups[0]["lr"] for engine in self.engines]
-        self.schedules = [
-            None if phase.fixed_rate else build_schedule(engine.optimizer, knobs.schedule)
-            for phase, engine in zip(self.phases, self.engines, strict=True)
-        ]
+        self.rates = Rates(self.phases, [engine.optimizer for engine in self.engines], knobs.schedule, group)
         self.since_log = RunningMeans(group)
-        self.since_epoch = RunningMeans(group)
         self.writer = Writer(self.checkpoints, self.keep_checkpoints, knobs.milestone_every, group.device)
         phases = [f"{self.word}/{phase.name}" for phase in self.phases]
         self.accord = Accord(group, timedelta(seconds=config.distributed.timeout_s), self.writer, phases, self.cure)
@@ -227,7 +211,7 @@ class Trainer(ABC):
                     if self.iteration % self.knobs.log_every == 0 or self.iteration == self.iterations:
                         self.report(clock)
                     if self.epochs_ended():
-                        self.end_epoch()
+                        self.rates.end_epoch()
                         with watchdog.aside():
                             self.epoch_done()
                     if self.checkpoint_is_due() and self.iteration != self.iterations:
@@ -265,29 +249,20 @@ class Trainer(ABC):
     def iterate(self, batch: dict[str, Tensor]) -> None:
         """Update every phase that is due, in order."""
         batch = self.prepared(batch)
-        self.let_rates_fall()
+        self.rates.begin_iteration(self.iteration, self.iterations)
         losses: dict[int, Tensor] = {}
         for number, (phase, engine) in enumerate(zip(self.phases, self.engines, strict=True)):
             if self.iteration % phase.every == 0:
                 loss, parts = self.update(phase.name, engine, batch)
                 losses[number] = loss
                 self.since_log.add({f"{phase.name}/loss": loss, **{f"{phase.name}/{k}": v for k, v in parts.items()}})
-                self.watch_for_schedule({phase.name: loss})
+                self.rates.watch(phase.name, loss)
         self.iteration += 1
         self.accord.look(self.iteration, losses)
 
     def prepared(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The phases' input from one of the stream's batches."""
         return self.stream.to_device(batch, self.group.device)
-
-    def let_rates_fall(self) -> None:
-        """Set the learning rates of this iteration, where they are a function of time."""
-        if self.knobs.schedule.kind != "linear":
-            return
-        for phase, engine, first in zip(self.phases, self.engines, self.first_rates, strict=True):
-            if not phase.fixed_rate:
-                for group in engine.optimizer.param_groups:
-                    group["lr"] = first * linear_decay(self.iteration, self.iterations)
 
     def update(self, phase: str, engine: Engine, batch: dict[str, Tensor]) -> Result:
         """One optimizer step of a phase."""
@@ -296,26 +271,11 @@ class Trainer(ABC):
         except FloatingPointError as error:  # of an engine that looks at gradients itself, on all ranks together
             raise self.accord.diverged(f"{self.word}/{phase}, iteration {self.iteration + 1}: {error}") from error
 
-    def watch_for_schedule(self, losses: dict[str, Tensor]) -> None:
-        """Remember what the learning rates look at: every loss of the epoch, or only the last."""
-        if self.knobs.schedule.watch == "last_batch":
-            for name in losses:
-                self.since_epoch.sums.pop(name, None)
-                self.since_epoch.counts.pop(name, None)
-        self.since_epoch.add(losses)
-
     def epochs_ended(self, count: int = 1) -> bool:
         """Whether the last iteration saw the last sample of a multiple of ``count`` epochs."""
         size = count * self.stream.epoch_size
         seen, before = (iteration * self.knobs.batch_size for iteration in (self.iteration, self.iteration - 1))
         return seen // size > before // size
-
-    def end_epoch(self) -> None:
-        """Let the schedules look at the epoch's losses."""
-        losses = self.since_epoch.read()
-        for phase, schedule in zip(self.phases, self.schedules, strict=True):
-            if schedule is not None and phase.name in losses:
-                schedule.step(losses[phase.name])
 
     def report(self, clock: Clock) -> None:
         """Log means since the last report; stop all ranks when one is not finite."""
@@ -328,14 +288,10 @@ class Trainer(ABC):
         self.show(means)
         if self.group.is_first:
             speed = clock.read(self.knobs.batch_size, self.unit)
-            rates = {
-                phase.name: engine.optimizer.param_groups[0]["lr"]
-                for phase, engine in zip(self.phases, self.engines, strict=True)
-            }
-            self.log(
+            self.journal.log(
                 {
                     **{f"{self.word}/{name}": mean for name, mean in means.items()},
-                    **{f"{self.word}/{name}/learning_rate": rate for name, rate in rates.items()},
+                    **{f"{self.word}/{name}/learning_rate": rate for name, rate in self.rates.read().items()},
                     **{f"{self.word}/{name}": value for name, value in speed.items()},
                 },
                 self.iteration,
@@ -359,7 +315,7 @@ class Trainer(ABC):
         self.refuse_not_finite()
         state = self.state()
         if self.group.is_first:
-            self.writer.save(self.iteration, {**state, "unwritten": self.flush()})
+            self.writer.save(self.iteration, {**state, "unwritten": self.journal.flush()})
         self.saved = self.iteration
         self.checkpoint_stall_s.append(time.monotonic() - began)
 
@@ -371,10 +327,9 @@ class Trainer(ABC):
             "networks": self.networks.state_dict(),
             "lanes": gather_lanes(self.lanes, self.group),
             "optimizers": [engine.state_dict() for engine in self.engines],
-            "schedules": [None if schedule is None else schedule.state_dict() for schedule in self.schedules],
+            **self.rates.state_dict(),
             "since_log": self.since_log.state_dict(),
-            "since_epoch": self.since_epoch.state_dict(),
-            "run_id": self.run_id,
+            "run_id": self.journal.run_id,
             **self.more_state(),
         }
 
@@ -413,27 +368,24 @@ class Trainer(ABC):
                 f"{self.checkpoints}: has {state['iteration']} iterations already, more than the "
                 f"{self.iterations} asked for; raise {SECTIONS[self.word]}.iterations or choose another run.name"
             )
-        before = state.get("run_id", "")
-        if self.run_id and before not in ("", self.run_id):
+        before, now = state.get("run_id", ""), self.journal.run_id
+        if now and before not in ("", now):
             print(
-                f"{self.word}: logged to MLflow run {before} before and now to {self.run_id}",
+                f"{self.word}: logged to MLflow run {before} before and now to {now}",
                 file=sys.stderr,
                 flush=True,
             )
         self.iteration = self.saved = state["iteration"]
         if self.group.is_first:
             print(f"{self.word}: continues from iteration {self.iteration}", file=sys.stderr, flush=True)
-        self.relog(state.get("unwritten", []))
+        self.journal.relog(state.get("unwritten", []))
         self.networks.load_state_dict(state["networks"])
         self.lanes.clear()
         self.lanes.update(own_lanes(state.get("lanes", {}), self.group))
         for engine, saved in zip(self.engines, state["optimizers"], strict=True):
             engine.load_state_dict(saved)
-        for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
-            if schedule is not None:
-                schedule.load_state_dict(saved)
+        self.rates.load_state_dict(state)
         self.since_log.load_state_dict(state["since_log"])
-        self.since_epoch.load_state_dict(state["since_epoch"])
         self.load_more(state)
 
     def finish(self) -> Path:

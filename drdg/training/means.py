@@ -23,6 +23,11 @@ class RunningMeans:
             self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.counts[name] = self.counts.get(name, 0) + 1
 
+    def forget(self, name: str) -> None:
+        """Drop what was counted for a name."""
+        self.sums.pop(name, None)
+        self.counts.pop(name, None)
+
     def read(self) -> dict[str, float]:
         """The means over all ranks since the last reading, and start anew. Every rank must call it."""
         if not self.sums:

@@ -23,7 +23,8 @@ from drdg.models.segmentor_randomness import make_keyed, refuse_other_randomness
 from drdg.shards.adaptation import AdaptationStream
 from drdg.shards.location import Location
 from drdg.shards.store import ShardStore
-from drdg.training.loop import Log, Rows, Trainer, run_training
+from drdg.training.journal import Journal
+from drdg.training.loop import Trainer, run_training
 from drdg.training.weights import DTYPES
 
 Validate = Callable[[nn.Module], dict[str, float]]
@@ -48,28 +49,22 @@ def train_segmentor(
     lesson: Lesson | Path | Location,
     out: Path,
     *,
-    log: Log,
     validate: Validate | None,
     group: Group | None = None,
+    journal: Journal = Journal(),  # noqa: B008 -- it is frozen
     quiet: bool = False,
-    flush: Callable[[], Rows] = list,
-    relog: Callable[[Rows], None] = lambda _: None,
-    run_id: str = "",
 ) -> Path:
     """Train a segmentor and return ``out/segmentor.safetensors``, which is written last.
 
     That file holds the weights and, as its metadata, ``classes``, ``config`` and ``step``, the update that the weights
-    are of. Training continues from the newest checkpoint under ``out``. ``log``, ``flush``, ``relog`` and ``run_id``
-    are those of :func:`drdg.training.gan.train_translator`. ``validate(segmentor)`` returns scores by name, among them
-    ``miou``, the same on all ranks; it is called on all of them, after every ``segmentation.validate_every`` epochs and
-    at the end. Raises ``ValueError`` when shards and configuration do not go together, and what :func:`run_training`
-    does. ``group``: the ranks; alone by default.
+    are of. Training continues from the newest checkpoint under ``out``. ``validate(segmentor)`` returns scores by name,
+    among them ``miou``, the same on all ranks; it is called on all of them, after every
+    ``segmentation.validate_every`` epochs and at the end. ``group``: the ranks; alone by default. Raises ``ValueError``
+    when shards and configuration do not go together, and what :func:`run_training` does.
     """
     group = Group(Topology(), pick_device(config.distributed)) if group is None else group
     what = lesson if isinstance(lesson, Lesson) else Lesson(lesson)
-    return run_training(
-        lambda: SegmentorTrainer(config, what, out, group, log, validate, flush, relog, run_id), out, group, quiet
-    )
+    return run_training(lambda: SegmentorTrainer(config, what, out, group, validate, journal), out, group, quiet)
 
 
 class SegmentorTrainer(Trainer):
@@ -85,11 +80,8 @@ class SegmentorTrainer(Trainer):
         lesson: Lesson,
         out: Path,
         group: Group,
-        log: Log,
         validate: Validate | None,
-        flush: Callable[[], Rows] = list,
-        relog: Callable[[Rows], None] = lambda _: None,
-        run_id: str = "",
+        journal: Journal,
     ):
         knobs = config.segmentation
         assert knobs.validation == "none" or validate is not None, "segmentation.validation without a validate function"
@@ -108,7 +100,7 @@ class SegmentorTrainer(Trainer):
         self.shown_loss = math.nan
         self.best: dict[str, Any] | None = None
         self.validated_at = -1
-        super().__init__(method, config, knobs, stream, out, group, log, flush, relog, run_id)
+        super().__init__(method, config, knobs, stream, out, group, journal)
 
     def prepared(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The phases' input, with the share of training that is done."""
@@ -145,7 +137,7 @@ class SegmentorTrainer(Trainer):
         scores = self.validate(self.segmentor)
         self.validated_at = self.iteration
         if self.group.is_first:
-            self.log({f"segment/validation/{name}": value for name, value in scores.items()}, self.iteration)
+            self.journal.log({f"segment/validation/{name}": value for name, value in scores.items()}, self.iteration)
         wants_best = self.config.segmentation.checkpoint == "best"
         if wants_best and (self.best is None or scores["miou"] > self.best["miou"]):
             weights = {name: value.detach().cpu().clone() for name, value in self.segmentor.state_dict().items()}

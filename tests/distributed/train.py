@@ -34,6 +34,7 @@ from drdg.methods import needs_dsm
 from drdg.shards.store import ShardStore
 from drdg.shards.stream import UnpairedStream
 from drdg.training.gan import GanTrainer
+from drdg.training.journal import Journal
 from drdg.training.loop import Trainer
 from drdg.training.preemption import Stopped
 from drdg.training.segmentation import Lesson, SegmentorTrainer
@@ -91,7 +92,7 @@ def do(job: Job, config: Config, plan: dict[str, Any], group: Group) -> None:
             return
         raise
     if job.get("lower_rates"):
-        for schedule in trainer.schedules:
+        for schedule in trainer.rates.plateaus:
             schedule.step(-1e9)
             schedule.step(0.0)
     trainer.resume()
@@ -124,11 +125,11 @@ def trainer_of(job: Job, config: Config, plan: dict[str, Any], out: Path, group:
     source, target = Path(plan["source"]), Path(plan["target"])
     if objective := job.get("objective"):
         lesson = Lesson(source, objective, target, source)
-        return SegmentorTrainer(config, lesson, out, group, lambda *_: None, None)
+        return SegmentorTrainer(config, lesson, out, group, None, Journal())
     name = job.get("translator", "drdg")
     need_dsm = needs_dsm(name, config)
     stream = UnpairedStream(ShardStore(source), ShardStore(target), seed=0, need_dsm=need_dsm, dsm=config.dsm)
-    return GanTrainer(name, config, stream, out, group, lambda *_: None)
+    return GanTrainer(name, config, stream, out, group, Journal())
 
 
 def keep(result: Any, out: Path, group: Group) -> None:

@@ -34,6 +34,7 @@ from drdg.shards.store import ShardStore
 from drdg.shards.stream import UnpairedStream
 from drdg.training import checkpoint, gan, loop
 from drdg.training.gan import GanTrainer, train_translator
+from drdg.training.journal import Journal
 
 RANKS = 2
 Befalls = dict[str, Any]
@@ -219,7 +220,7 @@ def be_rank(rank: int, plan: dict[str, Any], job: dict[str, Any], port: int) -> 
         MISFORTUNES[job["befalls"]["kind"]](rank, job["befalls"], out)
     topology = Topology(rank, RANKS, rank, RANKS, "127.0.0.1", port, "test")
     with one_sentence(), process_group(config.distributed, topology) as group:
-        train_translator("drdg", config, stream, out, group, log, quiet=True)
+        train_translator("drdg", config, stream, out, group, Journal(log), quiet=True)
 
 
 def words_of(out: Path, rank: int) -> Path:

@@ -27,6 +27,7 @@ from drdg.distributed.topology import Topology
 from drdg.shards.store import ShardStore
 from drdg.shards.stream import UnpairedStream
 from drdg.training.gan import GanTrainer, train_translator
+from drdg.training.journal import Journal
 
 AT = 6
 RANKS = 3  # with two, sums would not depend on the order in which they are made
@@ -66,7 +67,7 @@ def be_rank(rank: int, plan: dict[str, Any], job: dict[str, Any], port: int) -> 
     GanTrainer.iterate = disturbed  # type: ignore[method-assign]
     topology = Topology(rank, RANKS, rank, RANKS, "127.0.0.1", port, "test")
     with one_sentence(), process_group(config.distributed, topology) as group:
-        train_translator("drdg", config, stream, out, group, log, quiet=True)
+        train_translator("drdg", config, stream, out, group, Journal(log), quiet=True)
 
 
 def main(plan: dict[str, Any]) -> None:

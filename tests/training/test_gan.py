@@ -19,6 +19,7 @@ from drdg.models.exports import read_weights, write_weights
 from drdg.shards.store import ShardStore
 from drdg.shards.stream import UnpairedStream
 from drdg.training.gan import GanTrainer, train_translator
+from drdg.training.journal import Journal
 from drdg.training.weights import load_translator
 
 Stores = tuple[ShardStore, ShardStore]
@@ -43,7 +44,7 @@ def train(config: Config, stores: Stores, out: Path) -> tuple[dict[str, torch.Te
             name: value for name, value in values.items() if "pairs_per_s" not in name and "wait" not in name
         }
 
-    path = train_translator("drdg", config, stream_of(stores, config), out, ALONE, log, quiet=True)
+    path = train_translator("drdg", config, stream_of(stores, config), out, ALONE, Journal(log), quiet=True)
     return load_file(path), curve
 
 
@@ -80,7 +81,7 @@ def test_a_run_killed_between_checkpoints_ends_as_if_it_had_not_been(
     class Killed(Exception):
         pass
 
-    trainer = GanTrainer("drdg", config, stream_of(two_domains, config), tmp_path / "killed", ALONE, lambda *_: None)
+    trainer = GanTrainer("drdg", config, stream_of(two_domains, config), tmp_path / "killed", ALONE, Journal())
     iterate = trainer.iterate
 
     def die_at_eight(batch: dict[str, torch.Tensor]) -> None:
@@ -114,7 +115,7 @@ def test_networks_without_use_are_not_built_and_all_others_learn(
             f"loss.depth_supervised={weights[0]}", f"loss.depth_cycle_consistency={weights[1]}", "gan.iterations=1"
         )
         out = tmp_path / f"{weights}"
-        trainer = GanTrainer("drdg", config, stream_of(two_domains, config), out, ALONE, lambda *_: None)
+        trainer = GanTrainer("drdg", config, stream_of(two_domains, config), out, ALONE, Journal())
         before = {name: value.clone() for name, value in trainer.translator.networks.state_dict().items()}
         assert any("depth" in name for name in before) == depth
         trainer.train(quiet=True)
@@ -138,10 +139,10 @@ def test_the_schedule_watches_the_epochs_mean_or_its_last_batch(
             stream_of(two_domains, config),
             tmp_path / watch,
             ALONE,
-            lambda values, step, curve=curve: curve.__setitem__(step, values["gan/critic/loss"]),
+            Journal(lambda values, step, curve=curve: curve.__setitem__(step, values["gan/critic/loss"])),
         )
         seen: list[float] = []
-        schedule = trainer.schedules[0]
+        schedule = trainer.rates.plateaus[0]
         assert schedule is not None
         schedule.step = seen.append  # type: ignore[method-assign, assignment]
         trainer.train(quiet=True)
@@ -200,7 +201,7 @@ def test_training_knows_how_long_it_waited_for_each_checkpoint(
     small: Callable[..., Config], two_domains: Stores, tmp_path: Path
 ) -> None:
     config = small("gan.iterations=5", "gan.checkpoint_every=2", "gan.n_critic=8")
-    trainer = GanTrainer("drdg", config, stream_of(two_domains, config), tmp_path, ALONE, lambda *_: None)
+    trainer = GanTrainer("drdg", config, stream_of(two_domains, config), tmp_path, ALONE, Journal())
     trainer.train(quiet=True)
     assert len(trainer.checkpoint_stall_s) == 2
     assert checkpoints_in(tmp_path) == [2, 4]  # written when training is over, whoever asks
@@ -221,7 +222,7 @@ def test_who_continues_in_another_mlflow_run_is_told(
     ):
         config = small(f"gan.iterations={iterations}", "gan.n_critic=8")
         stream = stream_of(two_domains, config)
-        train_translator("drdg", config, stream, tmp_path, ALONE, lambda *_: None, quiet=True, run_id=run_id)
+        train_translator("drdg", config, stream, tmp_path, ALONE, Journal(run_id=run_id), quiet=True)
         continues = [] if iterations == 1 else [f"gan: continues from iteration {iterations - 1}"]
         assert capsys.readouterr().err.splitlines() == said + continues
 
@@ -254,10 +255,11 @@ from drdg.distributed.group import process_group
 from drdg.shards.store import ShardStore
 from drdg.shards.stream import UnpairedStream
 from drdg.training.gan import train_translator
+from drdg.training.journal import Journal
 config, source, target, out = load_config(sys.argv[1]), *sys.argv[2:5]
 with process_group(config.distributed) as group:
     stream = UnpairedStream(ShardStore(source), ShardStore(target), seed=0, need_dsm=True, dsm=config.dsm)
-    train_translator("drdg", config, stream, Path(out), group, lambda *_: None, quiet=True)
+    train_translator("drdg", config, stream, Path(out), group, Journal(), quiet=True)
 """
 
 

@@ -27,6 +27,7 @@ from drdg.distributed.topology import Topology
 from drdg.shards.store import ShardStore
 from drdg.shards.stream import LabelledStream, UnpairedStream
 from drdg.training.gan import train_translator
+from drdg.training.journal import Journal
 from drdg.training.preemption import INTERRUPTED, PATIENCE_S, SCHEDULERS, TRY_AGAIN, Stopped, StopRequest, listening
 from drdg.training.segmentation import train_segmentor
 
@@ -97,7 +98,7 @@ def train(config: Config, stores: Stores, out: Path, curve: Curve, at: int | Non
         assert step not in curve, "logged twice"
         curve[step] = rates_apart(values)
 
-    path = train_translator("drdg", config, stream, out, ALONE, log, quiet=True)
+    path = train_translator("drdg", config, stream, out, ALONE, Journal(log), quiet=True)
     return load_file(path)
 
 
@@ -149,7 +150,7 @@ def test_what_was_logged_is_written_before_the_checkpoint_that_does_not_log_it_a
     def log(values: dict[str, float], step: int) -> None:
         waiting.append(step)
 
-    train_translator("drdg", config, stream, tmp_path, ALONE, log, quiet=True, flush=flush)
+    train_translator("drdg", config, stream, tmp_path, ALONE, Journal(log, flush), quiet=True)
     assert waiting == []
 
 
@@ -164,8 +165,8 @@ def test_what_could_not_be_written_is_in_the_checkpoint_for_who_continues(
 
     def train_until(at: int | None) -> None:
         stream = Signalled(UnpairedStream(*two_domains, seed=0, need_dsm=True, dsm=config.dsm), at)
-        functions = {"flush": lambda: list(waiting), "relog": waiting.extend}
-        train_translator("drdg", config, stream, tmp_path, ALONE, log, quiet=True, **functions)
+        journal = Journal(log, flush=lambda: list(waiting), relog=waiting.extend)
+        train_translator("drdg", config, stream, tmp_path, ALONE, journal, quiet=True)
 
     with pytest.raises(Stopped):
         train_until(3)
@@ -184,7 +185,7 @@ def test_who_is_asked_before_the_first_iteration_makes_one_and_saves(
     with listening(SCHEDULERS):
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Stopped, match="SIGTERM after gan's iteration 1, which is saved"):
-            train_translator("drdg", config, stream, tmp_path, ALONE, lambda *_: None, quiet=True)
+            train_translator("drdg", config, stream, tmp_path, ALONE, Journal(), quiet=True)
 
 
 def test_the_segmentor_stops_and_continues_likewise(
@@ -204,7 +205,7 @@ def test_the_segmentor_stops_and_continues_likewise(
             curve[step] = rates_apart(values)
 
         place = Path(two_domains[0].name)
-        path = train_segmentor(config, place, tmp_path / folder, log=log, validate=None, quiet=True)
+        path = train_segmentor(config, place, tmp_path / folder, journal=Journal(log), validate=None, quiet=True)
         return load_file(path)
 
     undisturbed: Curve = {}

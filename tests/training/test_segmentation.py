@@ -22,6 +22,7 @@ from drdg.models.segmentor import load_segmentor
 from drdg.shards.writer import finish, shard_name, write_shard
 from drdg.training import writer
 from drdg.training.checkpoint import save_checkpoint
+from drdg.training.journal import Journal
 from drdg.training.segmentation import train_segmentor
 
 CLASSES = ("dark", "bright", "never")
@@ -75,7 +76,7 @@ def config(**changes):
 
 
 def train(config, shards, out, log=ignore, validate=None):
-    return train_segmentor(config, shards, out, log=log, validate=validate, quiet=True)
+    return train_segmentor(config, shards, out, journal=Journal(log), validate=validate, quiet=True)
 
 
 def weights_of(path):
