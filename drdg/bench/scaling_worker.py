@@ -78,8 +78,7 @@ class Worker:
         """Seconds of so many iterations of the loop itself, data, logging and all."""
         trainer = self.trainers[side]
         last = trainer.iteration + iterations
-        gan = trainer.config.gan.model_copy(update={"iterations": last})
-        trainer.config = trainer.config.model_copy(update={"gan": gan})
+        trainer.knobs = trainer.knobs.model_copy(update={"iterations": last})
         trainer.group.barrier()
         with collector_at_rest():
             began = time.perf_counter()
