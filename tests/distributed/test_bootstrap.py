@@ -51,4 +51,4 @@ def test_deepspeeds_launcher_starts_the_command_as_it_is() -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=quiet, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     said = sorted(line for line in done.stdout.splitlines() if line.startswith("would train"))
-    assert said == [f"would train drdg as rank {rank} of 2 in runs/both" for rank in (0, 1)]
+    assert said == [f"would train gan of drdg as rank {rank} of 2 in runs/both" for rank in (0, 1)]
