@@ -176,7 +176,9 @@ AccountingStoragePort={place.port("slurmdbd")}
 AccountingStoragePass={place.munge_socket}
 AccountingStorageTRES=gres/gpu
 {nodes}
-PartitionName=main Nodes=ALL Default=YES DefaultTime=10 MaxTime=INFINITE PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
+# Time for the preempted to save and to be queued again by their own script, on a machine that is busy, too: then Slurm
+# waits no longer than they take.
+PartitionName=main Nodes=ALL Default=YES DefaultTime=10 MaxTime=INFINITE PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
 PartitionName=urgent Nodes=ALL DefaultTime=10 MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF
 """
 
