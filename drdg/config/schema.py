@@ -113,6 +113,9 @@ class GeneratorConfig(Section):
     depth_decoder: Literal["own", "shared"] = "own"
     """``own``: a decoder D^dep beside the image decoder (paper, section II-B1). ``shared``: the image decoder runs a
     second time and only the last layer differs (what the released code does)."""
+    upsampling: Literal["transposed", "smooth"] = "transposed"
+    """``transposed``: the decoders' convolutions of 4 x 4 (released code), which leave a grid until they have learned
+    not to. ``smooth``: only such as double the side and then convolve by 3 x 3, which leave none."""
     residual: float = 1.0
     """Factor k of the skip from input to output; equation 1 has k = 1."""
     learn_residual: bool = False

@@ -36,11 +36,11 @@ class Generator(nn.Module):
         super().__init__()
         self.output_side = output_side
         self.encoder = Encoder(config.width, config.dropout)
-        self.image_decoder = Decoder(config.width, config.dropout)
-        self.image_head = head(self.image_decoder.channels, IMAGE_BANDS)
+        self.image_decoder = Decoder(config.width, config.dropout, config.upsampling)
+        self.image_head = head(self.image_decoder.channels, IMAGE_BANDS, config.upsampling)
         own_depth_decoder = depth and config.depth_decoder == "own"
-        self.depth_decoder = Decoder(config.width, config.dropout) if own_depth_decoder else None
-        self.depth_head = head(self.image_decoder.channels, 1) if depth else None
+        self.depth_decoder = Decoder(config.width, config.dropout, config.upsampling) if own_depth_decoder else None
+        self.depth_head = head(self.image_decoder.channels, 1, config.upsampling) if depth else None
         self.residual = nn.Parameter(torch.tensor([config.residual]), requires_grad=config.learn_residual)
         init_normal(self)
 
