@@ -11,24 +11,27 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+# Each rank writes a file of its own: what several print, mpiexec passes on in pieces.
 MEET = """
-import os, torch
+import sys, torch
+from pathlib import Path
 from drdg.config import load_config
 from drdg.distributed.group import process_group
 from drdg.distributed.topology import discover
 topology = discover()
 with process_group(load_config(None, ["distributed.threads=1"]).distributed, topology) as group:
     ranks = group.gather(torch.tensor([group.rank])).flatten().tolist()
-print(topology.launcher, topology.local_rank, topology.local_world_size, topology.master_address, ranks, flush=True)
+said = f"{topology.launcher} {topology.local_rank} {topology.local_world_size} {topology.master_address} {ranks}"
+Path(sys.argv[1], str(topology.rank)).write_text(said)
 """
 Mpiexec = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def test_mpi_brings_ranks_together_and_torch_takes_over(mpiexec: Mpiexec) -> None:
-    done = mpiexec(3, "-c", MEET)
+def test_mpi_brings_ranks_together_and_torch_takes_over(mpiexec: Mpiexec, tmp_path: Path) -> None:
+    done = mpiexec(3, "-c", MEET, tmp_path)
     assert done.returncode == 0, done.stderr
-    lines = sorted(done.stdout.splitlines())
-    assert lines == [f"mpiexec {rank} 3 127.0.0.1 [0, 1, 2]" for rank in range(3)]
+    said = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert said == {str(rank): f"mpiexec {rank} 3 127.0.0.1 [0, 1, 2]" for rank in range(3)}
 
 
 def test_processes_that_mpi_does_not_bring_together_are_refused() -> None:
