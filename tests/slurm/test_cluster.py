@@ -74,10 +74,12 @@ def test_a_node_without_power_costs_its_job_a_start_and_comes_back(cluster: Any,
     until(lambda: cluster.sacct(job) == ["NODE_FAIL", "COMPLETED"])
 
 
-def test_a_job_goes_on_without_slurmd(cluster: Any) -> None:
-    job = cluster.submit("--nodelist=node1", "--output=/dev/null", "--wrap=sleep 3")
+def test_a_job_goes_on_without_slurmd(cluster: Any, tmp_path: Path) -> None:
+    waiting = f"--wrap=until [ -e '{tmp_path}/go' ]; do sleep 0.2; done"
+    job = cluster.submit("--nodelist=node1", "--output=/dev/null", waiting)
     until(lambda: cluster.job(job)["JobState"] == "RUNNING")
     cluster.restart_slurmd("node1")
+    (tmp_path / "go").touch()
     ended = cluster.wait(job)
     assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "0")
 
