@@ -2,24 +2,27 @@
 
 from drdg.config.archives import ArchiveConfig, DescribedArchive, PotsdamArchive, VaihingenArchive
 from drdg.config.loading import digest, known_keys, load_config, to_yaml
-from drdg.config.schema import (
-    SIDE_MULTIPLE,
+from drdg.config.rows import (
     BenjdiraConfig,
     BerhuConfig,
-    Config,
     CriticConfig,
     CycleGanConfig,
-    DistributedConfig,
-    DomainConfig,
-    DsmConfig,
     DualGanConfig,
-    EvaluationConfig,
-    GanConfig,
     GeneratorConfig,
     LossConfig,
     MucssConfig,
     OracleConfig,
     OutputSpaceConfig,
+    Upsampling,
+)
+from drdg.config.schema import (
+    SIDE_MULTIPLE,
+    Config,
+    DistributedConfig,
+    DomainConfig,
+    DsmConfig,
+    EvaluationConfig,
+    GanConfig,
     PlateauConfig,
     RunConfig,
     SegmentationConfig,
@@ -57,6 +60,7 @@ __all__ = [
     "SyntheticConfig",
     "TrackingConfig",
     "TranslationConfig",
+    "Upsampling",
     "VaihingenArchive",
     "digest",
     "known_keys",

@@ -6,16 +6,14 @@ at commit 1dc0be8 ("released code"), whose U-Net descends from PyTorch-GAN's por
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from drdg.config import Upsampling
 from drdg.models.init import init_normal
 from drdg.models.keyed import derive, dropout
 
-Upsampling = Literal["transposed", "smooth"]
 IMAGE_BANDS = 3
 # Multiples of the width (paper, section II-C: 64, 128, 256, 512, 512, 512, 512).
 ENCODER_MULTIPLES = (1, 2, 4, 8, 8, 8, 8)
