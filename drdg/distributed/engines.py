@@ -7,10 +7,10 @@ and the gradient reduction safe together: of several backwards, DDP would reduce
 from __future__ import annotations
 
 import inspect
+import weakref
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -87,11 +87,11 @@ class DdpEngine(PlainEngine):
     """The phase with its gradients averaged over ranks while they are computed."""
 
     def __init__(
-        self, phase: nn.Module, optimizer: Optimizer, micro_batches: int, device: torch.device, finds_unused: bool
+        self, group: Group, phase: nn.Module, optimizer: Optimizer, micro_batches: int = 1, finds_unused: bool = False
     ):
         # No static_graph: with a penalty's double backward it skips the reduction without a word (torch 2.13).
         # Buffers, the running statistics of norms that look at all ranks' samples, are equal without being sent.
-        devices = [device.index] if device.type == "cuda" else None
+        devices = [group.device.index] if group.device.type == "cuda" else None
         # To look for unused parameters, of which there are none, is what keeps DDP from packing its buckets anew after
         # the first iteration. In which order three ranks or more add their gradients up depends on a weight's place in
         # its bucket, so an iteration would differ in the last bit when it is the first after a restart. GPUs promise
@@ -101,13 +101,27 @@ class DdpEngine(PlainEngine):
             device_ids=devices,
             gradient_as_bucket_view=True,
             **WITHOUT_BUFFERS,
-            find_unused_parameters=finds_unused or device.type == "cpu",
+            find_unused_parameters=finds_unused or group.device.type == "cpu",
         )
         super().__init__(self.wrapped, optimizer, micro_batches)
+        wrapped = weakref.ref(self.wrapped)
+        group.before_leaving(lambda: _let_go(wrapped()))
 
     def alone(self) -> AbstractContextManager[None]:
         """Gradients in the block are not sent; DDP sends their sum with the next ones."""
         return self.wrapped.no_sync()
+
+
+def _let_go(wrapped: DistributedDataParallel | None) -> None:
+    """Take from what is left of a training, as an error's frames hold it, its hold on the connections.
+
+    When the reducer is the last to know them, they are closed by whoever forgets it, who has the interpreter's lock and
+    waits for gloo's threads; and one of these may be waiting for that lock, to forget a tensor that it has sent. Such a
+    rank never ends (pytorch issue 56297).
+    """
+    if wrapped is not None:
+        wrapped.__dict__.pop("reducer", None)
+        wrapped.__dict__["logger"] = None  # which knows the reducer
 
 
 def build_engine(
@@ -132,5 +146,5 @@ def build_engine(
     if backend == "ddp" and group.world_size == 1:
         raise ValueError("distributed.backend=ddp needs more than one rank; start them by torchrun or srun")
     if backend == "ddp" or (backend == "auto" and group.world_size > 1):
-        return DdpEngine(phase, optimizer, micro_batches, group.device, finds_unused)
+        return DdpEngine(group, phase, optimizer, micro_batches, finds_unused)
     return PlainEngine(phase, optimizer, micro_batches)

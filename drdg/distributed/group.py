@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -25,6 +25,7 @@ class Group:
     def __init__(self, topology: Topology, device: torch.device):
         self.topology = topology
         self.device = device
+        self._before_leaving: list[Callable[[], None]] = []
 
     @property
     def rank(self) -> int:
@@ -40,6 +41,15 @@ class Group:
     def is_first(self) -> bool:
         """Whether this is the rank that writes and logs."""
         return self.topology.rank == 0
+
+    def before_leaving(self, action: Callable[[], None]) -> None:
+        """Have something done before this rank leaves the others, however it comes to that."""
+        self._before_leaving.append(action)
+
+    def leave(self) -> None:
+        """Do what is to be done before the connections to the others are closed."""
+        while self._before_leaving:
+            self._before_leaving.pop()()
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum of ``values`` over all ranks, on every rank."""
@@ -100,6 +110,7 @@ def process_group(config: DistributedConfig, topology: Topology | None = None) -
     if topology.world_size == 1 and config.backend != "deepspeed":
         yield Group(topology, device)
         return
+    group = Group(topology, device)
     timeout = timedelta(seconds=config.timeout_s)
     with _naming_who_does_not_come(topology):
         store = _meeting_place(topology, timeout)
@@ -116,8 +127,9 @@ def process_group(config: DistributedConfig, topology: Topology | None = None) -
 
             adopt(topology, timeout)
         with once_per_run(store, topology):
-            yield Group(topology, device)
+            yield group
     finally:
+        group.leave()
         dist.destroy_process_group()
 
 

@@ -9,15 +9,18 @@ their words on standard error, the newest whole checkpoint and those that are no
 from __future__ import annotations
 
 import errno
+import faulthandler
 import json
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,6 +40,7 @@ from drdg.training.gan import GanTrainer, train_translator
 from drdg.training.journal import Journal
 
 RANKS = 2
+HANGS_S = 150  # more than twice the timeout of their collectives, and many times what a job takes
 Befalls = dict[str, Any]
 
 
@@ -205,6 +209,7 @@ MISFORTUNES: dict[str, Callable[[int, Befalls, Path], None]] = {
 def be_rank(rank: int, plan: dict[str, Any], job: dict[str, Any], port: int) -> None:
     out = Path(job["out"])
     os.dup2(os.open(words_of(out, rank), os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 2)
+    faulthandler.enable(2)  # by SIGABRT one that hangs says where
     torch.set_num_threads(1)
     voice.PATIENCE_S = loop.PATIENCE_S = 0.3  # for ranks that will not come
     config = load_config(plan["config"], job["overrides"])
@@ -258,10 +263,27 @@ def same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and one == other
 
 
+def free_port() -> int:
+    """A port that nobody listens at, as of now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def end_all(ranks: Sequence[BaseProcess], by: float) -> None:
+    """Wait for all; those that have not ended by then are made to, and say where they were."""
+    for process in ranks:
+        process.join(max(0.0, by - time.monotonic()))
+    for process in ranks:
+        if process.is_alive():
+            os.kill(process.pid or 0, signal.SIGABRT)
+            process.join()
+
+
 def main(plan: dict[str, Any]) -> None:
     torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # the first optimizer imports torch's compiler
     context = multiprocessing.get_context("fork")
-    for number, job in enumerate(plan["jobs"]):
+    for job in plan["jobs"]:
         out = Path(job["out"])
         out.with_suffix(".writing").unlink(missing_ok=True)
         before = max(whole_checkpoints(out), default=0)
@@ -271,13 +293,11 @@ def main(plan: dict[str, Any]) -> None:
                 befalls["iteration"] = before + befalls["further"]
             if "share" in befalls:
                 befalls["size"] = max(path.stat().st_size for path in whole_checkpoints(Path(plan["sized"])).values())
-        ranks = [
-            context.Process(target=be_rank, args=(rank, plan, job, plan["port"] + number)) for rank in range(RANKS)
-        ]
+        port = free_port()
+        ranks = [context.Process(target=be_rank, args=(rank, plan, job, port)) for rank in range(RANKS)]
         for process in ranks:
             process.start()
-        for process in ranks:
-            process.join()
+        end_all(ranks, time.monotonic() + HANGS_S)
         left = {
             "statuses": [process.exitcode for process in ranks],
             "words": [words_of(out, rank).read_text() for rank in range(RANKS)],

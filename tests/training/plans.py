@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -63,9 +62,6 @@ class Plan:
 
     def do(self) -> list[tuple[str, Left]]:
         """Do all of them in order; gives for each its name and what it has left."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.plan["port"] = free.getsockname()[1]
         path = self.folder / "plan.json"
         path.write_text(json.dumps(self.plan))
         command = [sys.executable, Path(__file__).with_name("misfortunes.py"), path]
