@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from affine import Affine
 
@@ -99,7 +100,17 @@ def killed_build(town_config: Path, root: Path, size: int, shards: int, rng: ran
     ranks = ranks_under(build.pid)
     if build.poll() is None and ranks:
         os.kill(rng.choice(ranks), signal.SIGKILL)
-    return build.wait() != 0
+    status = build.wait()
+    while any(map(is_alive, ranks)):  # which the launcher kills, but may not wait for
+        time.sleep(0.01)
+    return status != 0
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def ranks_under(launcher: int) -> list[int]:

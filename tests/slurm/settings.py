@@ -154,9 +154,9 @@ MpiDefault=pmi2
 # A node that comes back is used again, whatever it was down for.
 ReturnToService=2
 JobRequeue=1
-# Short, so that tests of failures are.
+# Short, so that tests of failures are; but a daemon that is started again on a busy machine is not to be thought lost.
 SlurmctldTimeout=30
-SlurmdTimeout=10
+SlurmdTimeout=20
 KillWait=5
 MessageTimeout=5
 BatchStartTimeout=10
