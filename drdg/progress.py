@@ -1,17 +1,39 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then otherwise, nothing on other ranks than 0."""
+"""Progress of long work: a bar on a terminal, a plain line now and then otherwise, nothing on other ranks than 0.
+
+Whoever watches a job from elsewhere reads the file that it was told to ``tell`` its progress to.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from drdg.files import json_text, whole_file
+
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_WORDS = 2.0
+_told: ContextVar[Path | None] = ContextVar("told", default=None)
+
+
+@contextmanager
+def tell(path: Path) -> Iterator[None]:
+    """Within the block, keep in ``path`` how far the present piece of work is: JSON with ``done``, ``total``, the
+    seconds ``left_s`` that it still takes, ``what`` it is and the time ``at`` which that was so.
+    """
+    token = _told.set(path)
+    try:
+        yield
+    finally:
+        _told.reset(token)
 
 
 def progress(
@@ -29,6 +51,8 @@ def progress(
     """
     if total is None:
         total = start + len(items)  # type: ignore[arg-type]
+    if not quiet and (path := _told.get()) is not None:
+        items = _telling(items, path, what, total, start)
     if quiet:
         yield from items
     elif sys.stderr.isatty():
@@ -66,3 +90,18 @@ def _with_lines(items: Iterable[T], what: str, total: int, start: int, note: Cal
             left = (total - done) / rate
             words = f", {note()}" if note else ""
             print(f"{what}: {done}/{total}, {rate:.3g}/s, {left:.0f} s left{words}", file=sys.stderr, flush=True)
+
+
+def _telling(items: Iterable[T], path: Path, what: str, total: int, start: int) -> Iterator[T]:
+    began, last, done = time.monotonic(), -SECONDS_BETWEEN_WORDS, start
+    for item in items:
+        now = time.monotonic()
+        if now - last >= SECONDS_BETWEEN_WORDS:
+            last = now
+            left = (total - done) * (now - began) / (done - start) if done > start else None
+            words = {"done": done, "total": total, "left_s": left, "what": what, "at": time.time()}
+            # For looking at only: no work ends because it could not say how far it is.
+            with suppress(OSError), whole_file(path, durable=False) as file:
+                file.write(json_text(words).encode())
+        yield item
+        done += 1

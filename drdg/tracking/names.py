@@ -24,10 +24,10 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 def clean_name(name: str) -> str:
     """Return ``name`` with what MLflow refuses in names of parameters and metrics replaced by an underscore."""
     cleaned = re.sub(r"[^\w./ :-]", "_", name)
-    # A name is also a path in some stores, so MLflow refuses "a//b", "/a" and "a/../b".
+    # A name is also a path in some stores, so MLflow refuses "a//b", "/a", "a/../b" and ".".
     if cleaned.startswith(("/", "..")) or posixpath.normpath(cleaned) != cleaned:
         cleaned = re.sub(r"\.{2,}", "_", cleaned.replace("/", "_"))
-    return cleaned
+    return "_" if cleaned == "." else cleaned
 
 
 def shorten(text: str, limit: int) -> str:

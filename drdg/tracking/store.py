@@ -8,6 +8,7 @@ import os
 import sqlite3
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
+
+from drdg.tracking.turns import Turns
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -30,16 +33,20 @@ REMOTE = ("http", "https", "databricks")
 REACH_SECONDS = 10.0
 PARENT_TAG = "mlflow.parentRunId"
 RESTARTS = "drdg.restarts"
+BEGAN = "drdg.began_ms"
+"""When the last attempt began, in milliseconds since 1970."""
+SPOOLED = "drdg.spooled"
+"""By what id the last attempt was known that wrote to a spool, as the store was away."""
 
 
 class Store:
     """An open store: its client, its experiment, and its errors as sentences."""
 
     def __init__(self, uri: str | None, experiment: str, directory: Path) -> None:
-        source = "tracking.uri" if uri else URI_VARIABLE
-        given = uri or os.environ.get(URI_VARIABLE) or f"sqlite:///{directory.absolute() / 'mlflow.db'}"
+        source, given = _given(uri, directory)
         self.uri, database = _checked_uri(given, source)
         self.shown = _without_password(self.uri)
+        self._turns = Turns(database)
         if database is not None:
             _probe_sqlite(database, source)
         elif self.uri.startswith("http"):
@@ -47,6 +54,8 @@ class Store:
 
         # MLflow reports each use to its makers unless told otherwise; whoever wants that can set the variable to false.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # A line about each run that ends, on standard output, which is for results.
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         # By itself it would try for minutes, in which a training stands still; what is not written is tried again.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(int(REACH_SECONDS)))
@@ -55,6 +64,7 @@ class Store:
         # Logs of a hundred table migrations say nothing to a user of ours, and its tracebacks less than our sentence.
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+        logging.getLogger("mlflow.store.model_registry").setLevel(logging.WARNING)
         if database is not None and not database.exists():
             with self.reading("make"):
                 _make_sqlite(database)
@@ -69,14 +79,11 @@ class Store:
     def find(self, name: str, parent: str | None, tags: Mapping[str, str]) -> Run | None:
         """Return the newest run of this name, parent and identity, or None."""
         if "drdg.digest" not in tags:
-            return None
+            return None if SPOOLED not in tags else self._newest({SPOOLED: tags[SPOOLED]})
         known = {key: tags[key] for key in IDENTITY if key in tags}
         if parent is not None:
             known[PARENT_TAG] = parent
-        quoted = {key: "'" + value.replace("'", "''") + "'" for key, value in known.items()}
-        condition = " and ".join(f"tags.`{key}` = {value}" for key, value in quoted.items())
-        with self.reading("search"):
-            runs = self.client.search_runs([self.experiment_id], condition, order_by=["attributes.start_time DESC"])
+        runs = self.search(known)
         # A tag that is absent here must be absent there: the parent has no stage, and a shared stage no row.
         unwanted = [key for key in (*IDENTITY, PARENT_TAG) if key not in known]
         for run in runs:
@@ -84,22 +91,41 @@ class Store:
                 return run
         return None
 
-    def create(self, name: str, parent: str | None, tags: Mapping[str, str]) -> str:
-        """Begin a run and return its id."""
+    def search(self, tags: Mapping[str, str]) -> list[Run]:
+        """Return the runs that have these tags, the newest first."""
+        quoted = {key: "'" + value.replace("'", "''") + "'" for key, value in tags.items()}
+        condition = " and ".join(f"tags.`{key}` = {value}" for key, value in quoted.items())
+        with self.reading("search"):
+            return list(
+                self.client.search_runs([self.experiment_id], condition, order_by=["attributes.start_time DESC"])
+            )
+
+    def _newest(self, tags: Mapping[str, str]) -> Run | None:
+        return next(iter(self.search(tags)), None)
+
+    def create(self, name: str, parent: str | None, tags: Mapping[str, str], began: int | None = None) -> str:
+        """Begin a run and return its id; ``began``, in milliseconds since 1970, if that was not now."""
         own = {"mlflow.source.name": Path(sys.argv[0]).name or "python"}
         with suppress(OSError, KeyError):  # a container's user may have no name
             own["mlflow.user"] = getpass.getuser()
         if parent is not None:
             own[PARENT_TAG] = parent
         with self.writing():
-            return self.client.create_run(self.experiment_id, tags={**own, **tags}, run_name=name).info.run_id
+            created = self.client.create_run(self.experiment_id, start_time=began, tags={**own, **tags}, run_name=name)
+        return str(created.info.run_id)
 
-    def reopen(self, run: Run) -> int:
-        """Set an earlier attempt's run going again, count the restart and return the number of restarts."""
+    def reopen(self, run: Run, tags: Mapping[str, str] | None = None, began: int | None = None) -> int:
+        """Set an earlier attempt's run going again, count the restart and return the number of restarts.
+
+        ``tags`` are set with the count or not at all; ``began`` as for :meth:`create`.
+        """
+        from mlflow.entities import RunTag
+
+        restarts = _restarts(run) + 1
+        counted = {RESTARTS: restarts, BEGAN: began or int(time.time() * 1000), **(tags or {})}
         with self.writing():
             self.client.update_run(run.info.run_id, status="RUNNING")
-            restarts = _restarts(run) + 1
-            self.client.set_tag(run.info.run_id, RESTARTS, str(restarts))
+            self.client.log_batch(run.info.run_id, tags=[RunTag(key, str(value)) for key, value in counted.items()])
             if "drdg.error" in run.data.tags:
                 self.client.delete_tag(run.info.run_id, "drdg.error")
         return restarts
@@ -108,6 +134,12 @@ class Store:
         """How often a run was set going again."""
         with self.reading(f"read run {run_id} in"):
             return _restarts(self.client.get_run(run_id))
+
+    def last_step(self, run_id: str, name: str) -> int | None:
+        """The last step at which a run has the metric ``name``, if it has it."""
+        with self.reading("read"):
+            steps = [metric.step for metric in self.client.get_metric_history(run_id, name)]
+        return max(steps, default=None)
 
     @contextmanager
     def reading(self, doing: str) -> Iterator[None]:
@@ -125,8 +157,14 @@ class Store:
                 cure = (said.strip().splitlines() or [type(error).__name__])[0].rstrip(".")
             raise ValueError(f"cannot {doing} the MLflow store {self.shown}: {cure}") from error
 
-    def writing(self) -> AbstractContextManager[None]:
-        """Like ``reading``, for what changes the store."""
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Like ``reading``, for what changes the store's database."""
+        with self._turns.mine(), self.reading("write to"):
+            yield
+
+    def keeping(self) -> AbstractContextManager[None]:
+        """Like ``writing``, for files, which need not wait for each other."""
         return self.reading("write to")
 
     def _experiment(self, name: str, artifacts: str | None) -> str:
@@ -135,7 +173,8 @@ class Store:
         found = self.client.get_experiment_by_name(name)
         if found is None:
             try:
-                return self.client.create_experiment(name, artifact_location=artifacts)
+                with self._turns.mine():
+                    return str(self.client.create_experiment(name, artifact_location=artifacts))
             except MlflowException:
                 found = self.client.get_experiment_by_name(name)  # another process was faster
                 if found is None:
@@ -150,6 +189,24 @@ class Store:
 
 def _restarts(run: Run) -> int:
     return int(run.data.tags.get(RESTARTS, 0))
+
+
+def began_at(run: Run) -> int:
+    """When the run's last attempt began, in milliseconds since 1970."""
+    return int(run.data.tags.get(BEGAN, run.info.start_time))
+
+
+def given_uri(uri: str | None, directory: Path) -> tuple[str, str]:
+    """Where the store is, and the same without a password. Raises ``ValueError`` for what is no store."""
+    source, given = _given(uri, directory)
+    checked, _ = _checked_uri(given, source)
+    return checked, _without_password(checked)
+
+
+def _given(uri: str | None, directory: Path) -> tuple[str, str]:
+    """By what the store is named, and how."""
+    source = "tracking.uri" if uri else URI_VARIABLE
+    return source, uri or os.environ.get(URI_VARIABLE) or f"sqlite:///{directory.absolute() / 'mlflow.db'}"
 
 
 def _checked_uri(uri: str, source: str) -> tuple[str, Path | None]:
