@@ -59,14 +59,16 @@ def target_panel(
     *,
     title: str = "",
     gsd_m: float | None = None,
+    across: int | None = None,
 ) -> None:
     """Draw one TOP: image, DSM, label and each row's prediction, as a PNG.
 
     ``image``: uint8 (H, W, 3). ``dsm``: metres, (H, W), or None. ``label`` and ``predictions`` (by row name): class
-    ids, (H, W). ``palette``: one colour per class. ``gsd_m``: metres per pixel, for a scale bar.
+    ids, (H, W). ``palette``: one colour per class. ``gsd_m``: metres per pixel, for a scale bar. ``across``: how many
+    pictures stand side by side, where neither one line nor two halves are wanted.
     """
     pictures = 1 + (dsm is not None) + (label is not None) + len(predictions)
-    columns = pictures if pictures <= 5 else -(-pictures // 2)
+    columns = across or (pictures if pictures <= 5 else -(-pictures // 2))
     lines = -(-pictures // columns)
     figure, grid = _canvas(lines, columns, image.shape[0] / image.shape[1], title)
     axes = iter(grid.ravel())

@@ -209,3 +209,11 @@ def _refuse_unlike(rows: Sequence[RowResult]) -> None:
                     f"rows {there[0].name} and {row.name} cannot stand in one table, as they were scored with another "
                     f"{key}; evaluate both with one configuration"
                 )
+
+
+def flat_scores(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Scores under the names that every run has in MLflow."""
+    scores = {f"target/{name}_percent": metrics[name] for name in ("miou", "mean_f1", "oa")}
+    for kind in ("iou", "f1"):
+        scores |= {f"target/{kind}_percent/{name}": value for name, value in metrics[kind].items()}
+    return scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from drdg.panels import ACCENT, DPI, INK, SMALL_POINTS, TITLE_POINTS, save
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SHOWN = MEANS[:2]  # mIoU and mean F1, which papers print
 PRINTED = "#D55E00"  # the vermilion of Okabe and Ito's palette, which goes with its blue
@@ -19,19 +21,25 @@ BAR = 0.68  # of the room that a row has
 ROOM = 9  # points of a score that a written number takes
 
 
-def draw(comparison: Comparison, path: Path, title: str) -> None:
-    """Draw the table's rows as bars of mIoU and of mean F1, in percent, as a PNG."""
+def draw(comparison: Comparison, path: Path, title: str, columns: Sequence[Column] = SHOWN, across: int = 2) -> None:
+    """Draw the table's rows as bars of each of ``columns``, in percent, ``across`` of them side by side, as a PNG."""
     from matplotlib.figure import Figure
 
-    lines = comparison.lines
-    figure = Figure(figsize=(9.6, 1.3 + 0.3 * len(lines)), dpi=DPI, layout="constrained")
-    frames = figure.subplots(1, len(SHOWN), sharey=True)
-    for axes, column in zip(frames, SHOWN, strict=True):
+    assert columns, "nothing to draw"
+    lines, across = comparison.lines, min(across, len(columns))
+    down = -(-len(columns) // across)
+    height = 1.0 + down * (0.3 + 0.3 * len(lines))
+    figure = Figure(figsize=(1.6 + 4.0 * across, height), dpi=DPI, layout="constrained")
+    frames = figure.subplots(down, across, sharey=True, squeeze=False)
+    for axes, column in zip(frames.ravel(), columns, strict=False):
         draw_bars(axes, comparison, column)
-    frames[0].set_yticks(range(len(lines)), [line.label.replace(" (", "\n(") for line in lines])
-    frames[0].invert_yaxis()
+    for axes in frames.ravel()[len(columns) :]:
+        axes.set_axis_off()
+    for first in frames[:, 0]:
+        first.set_yticks(range(len(lines)), [line.label.replace(" (", "\n(") for line in lines])
+    frames[0, 0].invert_yaxis()
     figure.suptitle(title, fontsize=TITLE_POINTS + 2, color=INK)
-    add_legend(frames, comparison)
+    add_legend(figure, comparison, columns)
     save(figure, path)
 
 
@@ -40,22 +48,28 @@ def draw_bars(axes: Axes, comparison: Comparison, column: Column) -> None:
     furthest = 0.0
     for place, line in enumerate(comparison.lines):
         mean, sd, found = line.mean(column), line.sd(column), line.in_print(column)
-        furthest = max(furthest, (mean or 0) + (sd or 0), found[0] if found else 0)
+        end = max((mean or 0) + (sd or 0), found[0] if found else 0)  # of all marks of this line
+        furthest = max(furthest, end)
         if mean is None:
-            write_number(axes, 1.5, place, "no scores", INK)
+            beside = 1.5 if found is None else end + 1.8 + ROOM
+            furthest = max(furthest, beside + ROOM)
+            write_number(axes, beside, place, "not run" if line.row in comparison.not_run else "no scores", INK)
         else:
-            is_ceiling, fits = line.row == CEILING, mean >= ROOM
+            is_ceiling = line.row == CEILING
             axes.barh(place, mean, BAR, color=CEILING_COLOUR if is_ceiling else ACCENT)
-            beside = max(mean + (sd or 0), found[0] + ROOM if found else 0) + 1.5
+            # In its bar where nothing else is, or after everything else.
+            inside = found[0] + 2.5 if found is not None and found[0] < ROOM + 1.5 else 1.5
+            fits = mean - (sd or 0) >= inside + ROOM - 1.5
+            beside = end + 1.8 + (ROOM if found else 0)
+            furthest = max(furthest, 0 if fits else beside)
             shade = "white" if fits and not is_ceiling else INK
-            write_number(axes, 1.5 if fits else beside, place, f"{mean:.1f}", shade)
+            write_number(axes, inside if fits else beside, place, f"{mean:.1f}", shade)
             if sd is not None:
                 axes.errorbar(mean, place, xerr=sd, color=INK, capsize=3, linewidth=1.2, zorder=3)
         if found is not None:
             fill = PRINTED if found[1].table.verified else "white"
             axes.plot(found[0], place, "D", color=fill, markeredgecolor=PRINTED, markersize=5, zorder=5)
-            number_at = max(found[0], (mean or 0) + (sd or 0)) + 1.8
-            write_number(axes, number_at, place, f"{found[0]:.1f}", PRINTED)
+            write_number(axes, end + 1.8, place, f"{found[0]:.1f}", PRINTED)
     axes.set_title(f"{column.heading}, percent", fontsize=TITLE_POINTS, color=INK)
     axes.set_xlim(0, min(110, furthest + ROOM))
     axes.set_ylim(-0.6, len(comparison.lines) - 0.4)
@@ -71,12 +85,12 @@ def write_number(axes: Axes, across: float, place: int, text: str, shade: str) -
     axes.text(across, place, text, va="center", fontsize=SMALL_POINTS + 1, color=shade)
 
 
-def add_legend(frames: list[Axes], comparison: Comparison) -> None:
-    """Name what occurs below both frames."""
+def add_legend(figure: Figure, comparison: Comparison, columns: Sequence[Column]) -> None:
+    """Name what occurs below all frames."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    found = [place for line in comparison.lines for column in SHOWN if (place := line.in_print(column))]
+    found = [place for line in comparison.lines for column in columns if (place := line.in_print(column))]
     entries: list[Artist] = [Patch(facecolor=ACCENT, label="ours, mean over seeds")]
     if any(line.row == CEILING for line in comparison.lines):
         entries.append(Patch(facecolor=CEILING_COLOUR, label="ceiling: learns from target labels"))
@@ -88,7 +102,6 @@ def add_legend(frames: list[Axes], comparison: Comparison) -> None:
             entries.append(
                 Line2D([], [], marker="D", linestyle="none", color=fill, markeredgecolor=PRINTED, label=label)
             )
-    figure = frames[0].figure
     figure.legend(
         handles=entries, loc="outside lower center", ncols=len(entries), frameon=False, fontsize=TITLE_POINTS - 1
     )

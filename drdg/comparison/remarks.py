@@ -6,7 +6,7 @@ import itertools
 import math
 
 from drdg.comparison.table import CEILING, LABELS, MEANS, Comparison, Line
-from drdg.published import Published
+from drdg.published import Published, published_for
 
 MIOU = MEANS[0]
 # Papers whose numbers the released code of DRDG and RDG computed.
@@ -31,6 +31,8 @@ def missing_rows(comparison: Comparison) -> list[str]:
         for outcome in comparison.missing
     ]
     here = {line.row for line in comparison.lines}
+    if comparison.not_run:
+        said.append(f"Not run: {', '.join(LABELS.get(row, row) for row in comparison.not_run)}.")
     lacking = dict.fromkeys(entry.row for entry in comparison.published if entry.row and entry.row not in here)
     if lacking:
         said.append(f"Printed, but not run here: {', '.join(LABELS.get(row, row) for row in lacking)}.")
@@ -40,6 +42,8 @@ def missing_rows(comparison: Comparison) -> list[str]:
 def about_spread(comparison: Comparison) -> list[str]:
     """What stands after a plus-minus sign, and which rows have none."""
     seeds = sorted({outcome.result.seed for line in comparison.lines for outcome in line.outcomes})
+    if not seeds:
+        return []
     said = [f"Means over seeds ({', '.join(map(str, seeds))}) ± sample standard deviation, in percent."]
     single = [line.label for line in comparison.lines if len(line.outcomes) == 1]
     if single:
@@ -52,6 +56,8 @@ def about_spread(comparison: Comparison) -> list[str]:
 def about_scoring(comparison: Comparison) -> list[str]:
     """What was scored, and how."""
     scoring = comparison.scoring
+    if "split" not in scoring:
+        return ["Nothing was scored."]
     said = [f"Split {scoring['split']}, TOPs {', '.join(map(str, scoring['tops']))}."]
     if scoring["absent"]:
         said.append(f"Absent from the labels, so without scores: {', '.join(scoring['absent'])}.")
@@ -62,17 +68,20 @@ def about_print(comparison: Comparison) -> list[str]:
     """Where the printed numbers come from, and why they may not be comparable."""
     if not comparison.published:
         direction = comparison.scoring.get("direction")
+        if direction and published_for(str(direction)):
+            return ["No printed numbers for these rows."]
         return [f"No printed numbers for the direction {direction}."] if direction else []
     said = [f"Printed: {source}." for source in dict.fromkeys(_source(entry) for entry in comparison.published)]
     if any(not entry.table.verified for entry in comparison.published):
         said.append("A question mark: the number was not read at its source, but cited from memory.")
     by_batches = any(entry.table.source in BY_BATCHES for entry in comparison.published)
-    if by_batches and comparison.scoring.get("protocol") != "authors_batch_mean":
+    is_scored = "split" in comparison.scoring
+    if by_batches and is_scored and comparison.scoring.get("protocol") != "authors_batch_mean":
         said.append(
             "DRDG's and RDG's printed numbers are means over batches of tiles, with void as a miss; ours are not, and "
             "clutter differs most by that. evaluation.protocol=authors_batch_mean computes theirs."
         )
-    if comparison.scoring["absent"]:
+    if comparison.scoring.get("absent"):
         said.append("Printed means are over six classes, ours over those that occur.")
     others = [entry for entry in comparison.published if not _is_shown(comparison, entry)]
     if others:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,11 @@ class Line:
         scores = [outcome.result.score(column.measure, column.line) for outcome in self.outcomes]
         return [score for score in scores if score is not None]
 
+    def by_seed(self, column: Column) -> dict[int, float]:
+        """Its score with each seed that has one, in percent."""
+        found = {outcome.result.seed: outcome.result.score(column.measure, column.line) for outcome in self.outcomes}
+        return {seed: score for seed, score in found.items() if score is not None}
+
     def mean(self, column: Column) -> float | None:
         """The mean over the seeds."""
         values = self.values(column)
@@ -80,6 +85,11 @@ class Line:
         """The sample standard deviation over the seeds (n - 1 below the sum), which takes two."""
         values = self.values(column)
         return statistics.stdev(values) if len(values) > 1 else None
+
+    def difference(self, column: Column) -> float | None:
+        """How much more the mean is than what is printed, in points."""
+        mean, found = self.mean(column), self.in_print(column)
+        return None if mean is None or found is None else mean - found[0]
 
     def in_print(self, column: Column) -> tuple[float, Published] | None:
         """The printed score and its place, from the most preferred table that has it."""
@@ -103,10 +113,13 @@ class Comparison:
     """How all of it was scored: direction, split, tops, classes, absent, protocol and definition."""
     published: tuple[Published, ...]
     """All that is printed about this direction."""
+    not_run: tuple[str, ...] = ()
+    """Rows that have a line though nobody asked for a run of them."""
 
     def columns(self, measure: Measure) -> list[Column]:
         """One column for each class that has scores."""
-        there = [str(name) for name in self.scoring["classes"] if name not in self.scoring["absent"]]
+        absent = self.scoring.get("absent", ())
+        there = [str(name) for name in self.scoring.get("classes", ()) if name not in absent]
         return [Column(measure, name, name.replace("_", " ")) for name in there]
 
 
@@ -124,19 +137,48 @@ def compare(outcomes: Sequence[Outcome], table: str | None = None) -> Comparison
     entries = published_for(str(scoring.get("direction")))
     if table is not None:
         entries = tuple(entry for entry in entries if entry.row in TABLES[table])
-    names = sorted({outcome.result.name for outcome in kept}, key=_place)
+    lines = _lines(scored, {outcome.result.name for outcome in kept}, entries)
+    missing = tuple(outcome for outcome in kept if outcome.result.metrics is None)
+    return Comparison(lines, missing, scoring, entries)
+
+
+def tabulate(outcomes: Sequence[Outcome], rows: Sequence[str], direction: str) -> Comparison:
+    """Put the outcomes of ``rows`` into one table that has a line for each of them, whether or not there is any."""
+    kept = [outcome for outcome in outcomes if outcome.result.name in rows]
+    scored = [outcome for outcome in kept if outcome.result.metrics is not None]
+    # A table without scores of its own is scored as the direction's others are, for the classes' columns.
+    elsewhere = [outcome.result.metrics for outcome in outcomes if outcome.result.metrics is not None]
+    scoring = {**(elsewhere[0] if elsewhere else {}), "direction": direction}
+    entries = tuple(entry for entry in published_for(direction) if entry.row in rows)
+    missing = tuple(outcome for outcome in kept if outcome.result.metrics is None)
+    begun = {outcome.result.name for outcome in kept}
+    not_run = tuple(row for row in in_order(rows) if row not in begun)
+    return Comparison(_lines(scored, set(rows), entries), missing, scoring, entries, not_run)
+
+
+def _lines(scored: Sequence[Outcome], names: set[str], entries: Sequence[Published]) -> tuple[Line, ...]:
     lines = []
-    for name in names:
+    for name in in_order(names):
         own = sorted((outcome for outcome in scored if outcome.result.name == name), key=lambda o: o.result.seed)
         lines.append(Line(name, tuple(own), tuple(entry for entry in entries if entry.row == name)))
-    missing = tuple(outcome for outcome in kept if outcome.result.metrics is None)
-    return Comparison(tuple(lines), missing, scoring, entries)
+    return tuple(lines)
 
 
 def best(comparison: Comparison, column: Column) -> float | None:
     """The highest mean of a column as it is shown, where several rows have one; the ceiling does not compete."""
     means = [mean for line in comparison.lines if line.row != CEILING and (mean := line.mean(column)) is not None]
     return round(max(means), 2) if len(means) > 1 else None
+
+
+def is_best(comparison: Comparison, line: Line, column: Column) -> bool:
+    """Whether a row's mean, as it is shown, is the best of its column."""
+    mean = line.mean(column)
+    return line.row != CEILING and mean is not None and round(mean, 2) == best(comparison, column)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Rows as they stand in a table."""
+    return sorted(names, key=_place)
 
 
 def _place(name: str) -> tuple[int, str]:

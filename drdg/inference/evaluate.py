@@ -30,15 +30,18 @@ def evaluate(
     """Score ``segmentor`` on every TOP of ``evaluation.split`` of ``archive``, by ``evaluation.protocol``.
 
     Writes the class maps ``out/maps/<id>.tif`` and, last, ``out/metrics.json``, which holds what is returned: the
-    scores in percent, the confusion matrix over all pixels of the maps (truth along rows), seed and direction, and in
-    ``definition`` what the numbers mean. An absent class has no ``iou`` and ``f1``. The protocol changes the scores,
-    not the maps. Raises ``ValueError`` when the split is not there, empty or unlabelled.
+    scores in percent, the confusion matrix over all pixels of the maps (truth along rows) and that of each TOP, seed
+    and direction, and in ``definition`` what the numbers mean. An absent class has no ``iou`` and ``f1``. The protocol
+    changes the scores, not the maps. Raises ``ValueError`` when the split is not there, empty or unlabelled.
     """
     tops = archive.split(config.evaluation.split, need_label=True)
     report = out / "metrics.json"
     report.unlink(missing_ok=True)  # an earlier evaluation's, which would pass for this one's if this one broke off
 
-    def keep(top: Top, reader: TopReader, ids: np.ndarray) -> None:
+    by_top: dict[str, list[list[int]]] = {}
+
+    def keep(top: Top, reader: TopReader, ids: np.ndarray, counts: np.ndarray) -> None:
+        by_top[top.id] = counts.tolist()
         write_map(
             out / "maps" / f"{top.id}.tif",
             ids,
@@ -63,6 +66,7 @@ def evaluate(
         "tops": [top.id for top in tops],
         "classes": list(archive.classes),
         "confusion": matrix.counts.tolist(),
+        "confusion_by_top": by_top,
         **scores,
         "absent": list(scores["absent"]),
         "definition": _definition(config),
@@ -77,23 +81,24 @@ def count_pixels(
     tops: Sequence[Top],
     config: EvaluationConfig,
     *,
-    keep: Callable[[Top, TopReader, np.ndarray], None] | None = None,
+    keep: Callable[[Top, TopReader, np.ndarray, np.ndarray], None] | None = None,
     quiet: bool = False,
 ) -> ConfusionMatrix:
     """The confusion matrix of ``segmentor`` over whole TOPs, which all have labels.
 
-    ``keep(top, reader, ids)`` is called with each TOP's class ids, uint8 (H, W). The segmentor is put into evaluation
-    mode meanwhile.
+    ``keep(top, reader, ids, counts)`` is called with each TOP's class ids, uint8 (H, W), and its own confusion matrix.
+    The segmentor is put into evaluation mode meanwhile.
     """
     matrix = ConfusionMatrix(len(archive.classes))
     with evaluation_mode(segmentor):
         for top in tops:
+            before = matrix.counts.copy()
             with TopReader(archive, top) as reader:
                 ids = predict_top(segmentor, reader, config, what=f"score {archive.name} {top.id}", quiet=quiet)
                 for window in reader.row_bands(LABEL_ROWS):
                     matrix.update(reader.read_label(window), ids[window.rows])
                 if keep is not None:
-                    keep(top, reader, ids)
+                    keep(top, reader, ids, matrix.counts - before)
     return matrix
 
 

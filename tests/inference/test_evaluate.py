@@ -94,6 +94,8 @@ def test_scores_maps_and_metrics_of_a_split(archive, tmp_path):
     metrics = evaluate(config(), segmentor, archive, tmp_path / "out", quiet=True)
     counts = counted(archive, ["1", "2"])
     assert metrics["confusion"] == counts.tolist()
+    assert list(metrics["confusion_by_top"]) == metrics["tops"]
+    assert np.sum(list(metrics["confusion_by_top"].values()), axis=0).tolist() == counts.tolist()
     assert counts[:2, :2].min() > 0
     assert metrics["tops"] == ["1", "2"]
     assert metrics["split"] == "test"
