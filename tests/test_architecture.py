@@ -20,7 +20,7 @@ EVERYBODYS = {"progress", "files"}
 # Room -> the rooms before it that it builds on.
 ROOMS: dict[str, set[str]] = {
     "": set(),  # drdg/__init__.py
-    "progress": set(),
+    "progress": {"files"},
     "files": set(),
     "config": set(),
     "datasets": {"config"},
@@ -42,9 +42,10 @@ ROOMS: dict[str, set[str]] = {
     "published": set(),
     "comparison": {"report", "published"},
     "cli": {"config"},
-    "stages": {"training", "inference", "tracking", "experiments", "report", "cli"},
-    "cluster": {"experiments", "training"},
-    "bench": {"training"},
+    "sweep": {"experiments", "tracking", "shards", "comparison"},
+    "stages": {"training", "inference", "sweep", "cli"},
+    "cluster": {"stages"},
+    "bench": {"training", "tracking"},
     "doctor": {"stages"},
 }
 COMMANDS = ("launch", "shards")  # what a person types; may import all of drdg
@@ -69,6 +70,8 @@ WITHOUT_TORCH = {
     "gallery",
     "published",
     "comparison",
+    "sweep",
+    "cluster",
     "cli",
     "doctor",
 }

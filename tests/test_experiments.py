@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from drdg.config import Config, load_config
+from drdg.config.sections import OBJECTIVES, TRANSLATORS
 from drdg.experiments import ROWS, config_of, find_row, merged
-from drdg.methods.settings import OBJECTIVES, TRANSLATORS
 
 
 def given(**row_settings: object) -> Config:

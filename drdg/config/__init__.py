@@ -31,6 +31,7 @@ from drdg.config.schema import (
     TrackingConfig,
     TranslationConfig,
 )
+from drdg.config.sweep import ResourcesConfig, SweepConfig
 
 __all__ = [
     "SIDE_MULTIPLE",
@@ -54,9 +55,11 @@ __all__ = [
     "OutputSpaceConfig",
     "PlateauConfig",
     "PotsdamArchive",
+    "ResourcesConfig",
     "RunConfig",
     "SegmentationConfig",
     "ShardsConfig",
+    "SweepConfig",
     "SyntheticConfig",
     "TrackingConfig",
     "TranslationConfig",

@@ -20,8 +20,8 @@ from drdg.config.schema import Config
 # Knobs that say where things lie or how fast the work goes, not what is computed: a run is the same run without them.
 # One that is not meant wherever its name occurs is named with the section it is in.
 NOT_IN_DIGEST = frozenset(
-    {"root", "workers", "log_every", "checkpoint_every", "keep_checkpoints", "threads", "timeout_s", "tracking", "run"}
-    | {"cache", "source.shards", "target.shards", "gan.micro_batch", "milestone_every"}
+    {"root", "workers", "log_every", "checkpoint_every", "keep_checkpoints", "threads", "timeout_s", "milestone_every"}
+    | {"tracking", "run", "sweep", "cache", "source.shards", "target.shards", "gan.micro_batch"}
 )
 
 # A file or an override may change one knob of a domain; the others stay the paper's.

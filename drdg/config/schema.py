@@ -24,6 +24,7 @@ from drdg.config.rows import (
     OracleConfig,
     OutputSpaceConfig,
 )
+from drdg.config.sweep import SweepConfig
 
 # The generator and the critic halve their input 7 times (paper, section II-C: seven convolutions of stride 2), so only
 # multiples of 2**7 come back at the size they went in.
@@ -290,6 +291,10 @@ class RunConfig(Section):
     rows: list[str] = Field(default=["baseline", "drdg"], min_length=1)
     """Rows of the table, by the names in ``drdg/experiments.py``."""
 
+    keep_changed: bool = False
+    """Whether a stage whose settings have changed gets a folder of its own beside the earlier one's (as sweeps set it)
+    instead of being refused."""
+
     @field_validator("rows")
     @classmethod
     def _rows_are_different(cls, rows: list[str]) -> list[str]:
@@ -330,6 +335,7 @@ class Config(Section):
     segmentation: SegmentationConfig = SegmentationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
+    sweep: SweepConfig = SweepConfig()
     row_settings: dict[str, dict[str, Any]] = Field(default={})
     """What differs for one row, by the row's name, section and knob, on top of what ``drdg/experiments.py`` says."""
 

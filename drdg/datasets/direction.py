@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from drdg.config import ArchiveConfig, Config, DescribedArchive, PotsdamArchive
+from drdg.datasets.generated import MARKER
 
 
 def direction_of(config: Config) -> str:
@@ -22,8 +23,5 @@ def _name(config: Config, archive: ArchiveConfig) -> str:
 
 
 def _is_generated(config: Config, archive: ArchiveConfig) -> bool:
-    # Only here, as it brings what draws towns.
-    from drdg.datasets.synthetic import MARKER
-
     asked_for = config.synthetic is not None and archive.root.parent == config.synthetic.root
     return asked_for or (archive.root / MARKER).is_file()

@@ -21,16 +21,12 @@ from drdg.config import SyntheticConfig, digest
 from drdg.datasets import potsdam, vaihingen
 from drdg.datasets.base import PALETTE
 from drdg.datasets.camera import photograph
+from drdg.datasets.generated import MARKER, RECIPE, SOURCE_FOLDER, TARGET_FOLDER
 from drdg.datasets.look import BLUE, GREEN, INFRARED, RED, SOURCE, TARGET, Look
 from drdg.datasets.planning import plan_town
 from drdg.datasets.relief import survey
 from drdg.files import write_json
 from drdg.progress import progress
-
-# Goes into the digest: to be raised whenever the same configuration gives other pixels.
-RECIPE = 3
-MARKER = "synthetic.json"
-SOURCE_FOLDER, TARGET_FOLDER = "Potsdam", "Vaihingen"
 
 IRRG, RGB = [INFRARED, RED, GREEN], [RED, GREEN, BLUE]
 # Centre of the upper left pixel of tile 2_10 as in its .tfw (UTM zone 33 north), and of some place in zone 32.

@@ -21,7 +21,7 @@ from drdg.shards.location import Location
 from drdg.stages import row as steps
 from drdg.stages.given import classes_of, find_given
 from drdg.stages.places import build_places, places_of, refuse_scored_lessons
-from drdg.stages.records import begin_parent, begin_stage
+from drdg.stages.records import begin_parent, begin_stage, inputs_of
 from drdg.stages.results import report_results
 from drdg.stages.workspace import RowStages, stages_of, validation_domain
 from drdg.tracking import Handle, Tracking
@@ -41,7 +41,7 @@ def run_pipeline(config: Config) -> Path:
     synthesize(config)
     given = find_given(config)
     refuse_missing_layers(config, rows, given)
-    tracking = Tracking(config.tracking.uri, config.tracking.experiment, config.run.directory)
+    tracking = tracking_of(config)
     with begin_parent(tracking, config) as parent:
         build_places(config, rows, given, tracking, parent)
         finished = []
@@ -56,6 +56,11 @@ def run_pipeline(config: Config) -> Path:
     return path
 
 
+def tracking_of(config: Config) -> Tracking:
+    """The run's store, written to beside the work."""
+    return Tracking(config.tracking.uri, config.tracking.experiment, config.run.directory, in_background=True)
+
+
 def look_at(tracking: Tracking) -> str:
     """The command that opens the runs in a browser."""
     return shlex.join([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking.shown])
@@ -65,7 +70,7 @@ def run_one_stage(config: Config, row: Row, name: str) -> None:
     """Run the stage ``name`` of one row, whose stages before it must be done."""
     stages = stages_of(row, config, *places_of(row, config))
     stages.refuse_too_early(name)
-    tracking = Tracking(config.tracking.uri, config.tracking.experiment, config.run.directory)
+    tracking = tracking_of(config)
     with begin_parent(tracking, config) as parent:
         run_stage(name, stages, tracking, parent)
 
@@ -77,6 +82,7 @@ def run_stage(name: str, stages: RowStages, tracking: Tracking, parent: Handle) 
         print(f"{stage.row}/{name}: done before", flush=True)
         return
     with begin_stage(tracking, parent, stage, stages.config) as run:
+        run.inputs(inputs_of(stages, stage))
         STEPS[name](stages, run)
         run.flush()
         history = {name: values for name, values in run.history().items() if len(values) > 1}

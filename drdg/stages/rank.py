@@ -58,7 +58,8 @@ def _take_part(name: str, config: Config, options: argparse.Namespace) -> None:
     stage = stages.refuse_too_early(name)
     if stage.is_done():
         return
-    tracking = Tracking(config.tracking.uri, config.tracking.experiment, config.run.directory, rank=topology.rank)
+    where = (config.tracking.uri, config.tracking.experiment, config.run.directory)
+    tracking = Tracking(*where, rank=topology.rank, in_background=True)
     # The pipeline that starts ranks has begun the run already; a person's command begins its own.
     with nullcontext() if inherited_run_id() else begin_parent(tracking, config) as parent:
         run = tracking.join() if parent is None else begin_stage(tracking, parent, stage, stages.config)

@@ -14,7 +14,7 @@ from drdg.distributed.group import pick_device
 from drdg.inference.translate import to_unit
 from drdg.panels import TranslatedTile, target_panel, translation_panel
 from drdg.report import RowResult, write_report
-from drdg.shards.store import ShardStore
+from drdg.shards.store import Sample, ShardStore
 from drdg.stages.row import METRICS
 from drdg.stages.workspace import RowStages
 from drdg.tiles.raster import TopReader
@@ -66,18 +66,29 @@ def draw_target(rows: Sequence[RowStages], archive: Archive, top: Top, path: Pat
 
 def draw_translation(row: RowStages, archive: Archive, path: Path) -> None:
     """A few source tiles with their heights, labels, translations and the heights that the generator sees."""
+    tiles = [
+        TranslatedTile(sample.image, sample.dsm_m, sample.label, translated, depth)
+        for sample, translated, depth in shown_tiles(row)
+    ]
+    title = f"{row.row.name}: source to {archive.name}"
+    translation_panel(path, tiles, archive.classes, archive.palette, title=title, predicted_unit=predicted_unit(row))
+
+
+def shown_tiles(row: RowStages) -> list[tuple[Sample, np.ndarray, np.ndarray | None]]:
+    """A few source tiles, each with its translation and the heights that the row's generator sees in it, if it does."""
     source, translated = ShardStore(row.source), ShardStore(row.training_shards)
     # Spread over the shards, which are shuffled: neighbours there are no neighbours on the ground.
     chosen = np.linspace(0, len(source) - 1, min(SHOWN_TILES, len(source))).astype(int).tolist()
     samples = [source[index] for index in chosen]
     heights = predicted_heights(row, np.stack([sample.image for sample in samples]))
-    tiles = [
-        TranslatedTile(sample.image, sample.dsm_m, sample.label, translated[index].image, depth)
-        for index, sample, depth in zip(chosen, samples, heights, strict=True)
-    ]
-    title = f"{row.row.name}: source to {archive.name}"
-    unit = "of range" if row.config.dsm.rule != "height_above_ground" else f"of {row.config.dsm.ceiling_m:g} m"
-    translation_panel(path, tiles, archive.classes, archive.palette, title=title, predicted_unit=unit)
+    images = [translated[index].image for index in chosen]
+    return list(zip(samples, images, heights, strict=True))
+
+
+def predicted_unit(row: RowStages) -> str:
+    """What the row's predicted heights are measured in, in words."""
+    dsm = row.config.dsm
+    return "of range" if dsm.rule != "height_above_ground" else f"of {dsm.ceiling_m:g} m"
 
 
 def predicted_heights(row: RowStages, images: np.ndarray) -> list[np.ndarray | None]:

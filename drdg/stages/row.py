@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +17,7 @@ from drdg.inference.translate import resize, translate_shards
 from drdg.methods import needs_dsm
 from drdg.metrics import ConfusionMatrix
 from drdg.models.segmentor import load_segmentor
+from drdg.report import flat_scores
 from drdg.shards.store import ShardStore
 from drdg.shards.stream import UnpairedStream
 from drdg.stages.ranks import start_ranks
@@ -149,11 +149,3 @@ def score(stages: RowStages, run: Handle) -> None:
     run.log(flat_scores(metrics))
     run.artifact(stages.evaluate.folder / METRICS)
     stages.evaluate.finish()
-
-
-def flat_scores(metrics: dict[str, Any]) -> dict[str, float]:
-    """Scores under the names that every run has in MLflow."""
-    scores = {f"target/{name}_percent": metrics[name] for name in ("miou", "mean_f1", "oa")}
-    for kind in ("iou", "f1"):
-        scores |= {f"target/{kind}_percent/{name}": value for name, value in metrics[kind].items()}
-    return scores

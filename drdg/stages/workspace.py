@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from drdg.config import Config, DomainConfig, digest
+from drdg.config.sections import objective_settings, translator_settings
 from drdg.datasets import open_archive
 from drdg.experiments import Row, config_of, find_row
 from drdg.files import write_json
-from drdg.methods.settings import objective_settings, translator_settings
 from drdg.shards.location import Location
 from drdg.shards.plan import fingerprint
 
@@ -130,7 +130,9 @@ def stages_of(row: Row, config: Config, source: Location, target: Location) -> R
     run_config, config = config, config_of(row, config)
 
     def stage(name: str, what: dict[str, Any]) -> Stage:
-        return Stage(name, row.name, config.run.directory / row.name / name, digest({"stage": name, **what}))
+        known_by = digest({"stage": name, **what})
+        folder = f"{name}-{known_by[:8]}" if config.run.keep_changed else name
+        return Stage(name, row.name, config.run.directory / row.name / folder, known_by)
 
     def sections(names: tuple[str, ...]) -> dict[str, Any]:
         return {name: getattr(config, name) for name in names}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from drdg.config import Config, digest
+from drdg.config.sections import translator_settings
 from drdg.distributed.group import Group
 from drdg.distributed.microbatches import count_micro_batches
-from drdg.methods.settings import translator_settings
 from drdg.training.journal import Journal
 from drdg.training.loop import Stream, Trainer, run_training
 from drdg.training.weights import fresh_translator, save_translator

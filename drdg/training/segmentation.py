@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from drdg.config import Config, digest
 from drdg.config.loading import NOT_IN_DIGEST
+from drdg.config.sections import WATCH_THE_END, objective_settings
 from drdg.distributed.group import Group, pick_device
 from drdg.distributed.norms import average_over_ranks, synchronise_norms
 from drdg.distributed.topology import Topology
 from drdg.methods import OBJECTIVES, build_objective
-from drdg.methods.settings import WATCH_THE_END, objective_settings
 from drdg.models.segmentor import build_segmentor, save_segmentor, side_multiple
 from drdg.models.segmentor_randomness import make_keyed, refuse_other_randomness
 from drdg.shards.adaptation import AdaptationStream

@@ -1,4 +1,4 @@
-"""Station 3, methods: by which sections of the configuration a method's outcome is decided, besides its training's."""
+"""Which sections of the configuration decide what a method becomes, besides those of its training."""
 
 from __future__ import annotations
 
