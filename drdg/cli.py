@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
@@ -38,6 +39,8 @@ class Damage(ValueError):
 
 BAD_INPUT = 2  # argparse's own exit status for bad arguments
 FAILED = 1
+# The variable by which a process that starts ranks hears why one has ended.
+LAST_WORD = "DRDG_LAST_WORD"
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 CURES = {
     errno.ENOSPC: "; make room and start the same command again: what is whole is kept",
@@ -171,7 +174,10 @@ def _end(error: BaseException, sentence: str, status: int) -> NoReturn:
 
 
 def stop(sentence: str, status: int) -> NoReturn:
-    """Say on standard error why the command ends, and end it."""
+    """Say on standard error why the command ends, and to the file that ``LAST_WORD`` names, if any, and end it."""
     # In one piece, newline and all: other processes of a crew may be writing to the same place.
     print(f"error: {sentence}\n", end="", file=sys.stderr, flush=True)
+    if path := os.environ.get(LAST_WORD):
+        with suppress(OSError):
+            Path(path).write_text(sentence, encoding="utf-8")
     raise SystemExit(status)

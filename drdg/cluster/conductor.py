@@ -112,12 +112,12 @@ class Conductor:
                 reason = f"needs {bad[0].key}, which has not succeeded"
                 _put(orders, replace(order, state="ended", ended=BLOCKED, reason=reason))
             elif not all(need.ended for need in needed):
-                _put(orders, replace(order, reason="waits for what it needs"))
+                _put(orders, replace(order, reason="what it needs is not done"))
             elif any(other.key == order.key and other.state == "running" for other in orders.orders if not other.ended):
-                _put(orders, replace(order, reason="waits for an earlier start of it to end"))
+                _put(orders, replace(order, reason="an earlier start of it is ending"))
             elif (begun := self._begin(orders, order)) is None:
                 # Nothing that comes later overtakes it, or a job for many cores might wait for ever.
-                _put(orders, replace(order, reason="waits for cores"))
+                _put(orders, replace(order, reason="no cores are free"))
                 return
             else:
                 _put(orders, begun)

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from drdg.cluster.executors import refuse_others
 from drdg.cluster.machine import changed_environment, own
+from drdg.cluster.orders import read_orders
 from drdg.cluster.requeue import Start
 from drdg.cluster.state import BLOCKED, CANCELLED, COMPLETED, FAILED, SchedulerState, say
 from drdg.cluster.work import RUN_JOB, Work, sentence
@@ -26,7 +28,11 @@ class DebugSweep:
     _states: dict[str, SchedulerState] = field(default_factory=dict)
 
     def submit(self, jobs: Sequence[JobSpec]) -> None:
-        """See ``drdg.sweep.scheduler.Executor``. Ctrl-C ends it: the job saves, and the rest is not begun."""
+        """See ``drdg.sweep.scheduler.Executor``. Ctrl-C ends it: the job saves, and the rest is not begun.
+
+        Raises ``ValueError`` where jobs of the sweep are alive in another executor.
+        """
+        refuse_others(read_orders(self.folder), self.kind, self.settings)
         wanted = {job.key for job in jobs}
         with changed_environment(own(os.environ)):
             for job in jobs:

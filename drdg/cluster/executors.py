@@ -18,7 +18,8 @@ PATIENCE_S = 15.0
 
 def default_kind(sweep_folder: Path | None = None) -> Kind:
     """What has the jobs of the sweep in this folder, if any are alive; else ``slurm`` where a cluster answers, or
-    ``local``. Raises ``ValueError`` where it cannot be read what was handed in.
+    ``local``, where there is no ``sinfo``. Raises ``ValueError`` where it cannot be read what was handed in, and where
+    there is a cluster that does not answer: what was meant for it would all run on the machine that one logs in to.
     """
     if sweep_folder is not None:
         kinds = {order.kind for order in read_orders(sweep_folder.absolute()).orders if not order.ended}
@@ -29,9 +30,12 @@ def default_kind(sweep_folder: Path | None = None) -> Kind:
         return "local"
     try:
         asked = subprocess.run(["sinfo", "--noheader"], capture_output=True, timeout=PATIENCE_S, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return "local"
-    return "local" if asked.returncode else "slurm"
+        said = f"ends with status {asked.returncode}" if asked.returncode else ""
+    except (OSError, subprocess.SubprocessError) as error:
+        said = f"cannot be asked ({error})"
+    if said:
+        raise ValueError(f"sinfo {said}, so that it cannot be told where jobs are to run; take --executor local|slurm")
+    return "slurm"
 
 
 def open_executor(kind: str, sweep_folder: Path, settings: SweepConfig) -> Executor:

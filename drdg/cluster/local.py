@@ -11,12 +11,13 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from drdg.cluster.conductor import LOCK, LOG, seen_to_end, still_runs
 from drdg.cluster.executors import refuse_others
 from drdg.cluster.locks import POLL_S, is_held
-from drdg.cluster.machine import cores, own
+from drdg.cluster.machine import cores, gpus, own
 from drdg.cluster.orders import Order, Orders, locked_orders, new_orders, read_orders, stale_orders, write_spec
 from drdg.cluster.sbatch import resources
 from drdg.cluster.state import CANCELLED, KILLED, SchedulerState, say
@@ -72,9 +73,9 @@ class LocalSweep:
         most = len(self._cores())
         lines = [f"On this machine, on at most {most} cores, logs in {self.folder / 'logs'}:"]
         for job in jobs:
-            gpus = resources(self.settings, job.stage).gpus
+            most_gpus = resources(self.settings, job.stage).gpus
             needs = f" after {', '.join(job.needs)}" if job.needs else ""
-            lines.append(f"{job.key}: {self._cores_of(job)} cores, up to {gpus} GPUs{needs}")
+            lines.append(f"{job.key}: {self._cores_of(job)} cores, up to {most_gpus} GPUs{needs}")
         return "\n".join(lines) + "\n"
 
     def _orders(self, job: JobSpec, not_done: set[str]) -> list[Order]:
@@ -94,12 +95,23 @@ class LocalSweep:
 
     def _cores_of(self, job: JobSpec) -> int:
         wanted = self.settings.local_cores_per_job
+        most = len(self._cores())
         if wanted is None:
             wanted = int(job.config.get("distributed", {}).get("processes", 1)) if job.stage == "gan" else 1
-        return min(wanted, len(self._cores()))
+            if (on_gpus := min(resources(self.settings, job.stage).gpus, self._gpus)) > 0:
+                # GPUs let no more jobs run, so that each has its share of the cores to feed its own.
+                wanted = max(wanted, most // self._gpus * on_gpus)
+        return min(wanted, most)
+
+    @cached_property
+    def _gpus(self) -> int:
+        """How many there are here. Raises ``ValueError`` where CUDA_VISIBLE_DEVICES names one that is not there."""
+        return len(gpus())
 
     def _alive(self, orders: Orders) -> dict[str, Order]:
-        return {key: order for key, order in orders.latest(self.kind).items() if not order.ended}
+        """Those that go on: one that is asked to end does not, and the conductor waits for it before the next start."""
+        latest = orders.latest(self.kind)
+        return {key: order for key, order in latest.items() if not order.ended and not order.cancelled_at}
 
     def _end(self, orders: Orders, ending: Sequence[Order]) -> None:
         tokens = {order.token for order in ending}
@@ -118,6 +130,8 @@ class LocalSweep:
                 why = f"the process that was to begin it has ended; {self.folder / LOG} may say why"
                 return SchedulerState("ended", f"{KILLED}: {why}", order.job_id, order.log(self.folder), order.digest)
         words = [order.ended, order.reason] if order.ended else [order.reason]
+        if order.cancelled_at and not order.ended:
+            words = [CANCELLED, "asked to end"]
         reason = ": ".join(word for word in words if word)
         return SchedulerState(order.state, reason, order.job_id, order.log(self.folder), order.digest)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from submitit import SlurmExecutor
@@ -26,10 +27,14 @@ from drdg.cluster.orders import (
     write_spec,
 )
 from drdg.cluster.packing import Batch, dependency, pack
-from drdg.cluster.state import CANCELLED, Alive, SchedulerState, logs_of, say
+from drdg.cluster.state import CANCELLED, COMPLETED, Alive, SchedulerState, logs_of, say
 from drdg.cluster.work import RUN_JOB, Work, place_of
 from drdg.config.sweep import SweepConfig
+from drdg.sweep.notes import read_note
 from drdg.sweep.spec import JobSpec
+
+# Through a network file system a job's last words may be seen so much later than its end.
+ENDING_S = 60.0
 
 
 @dataclass
@@ -40,10 +45,13 @@ class SlurmSweep:
     settings: SweepConfig
     function: str = RUN_JOB
     kind: str = "slurm"
+    ending_s: float = ENDING_S
 
     def __post_init__(self) -> None:
         self._known: dict[str, SchedulerState] = {}
         """The last that Slurm has said, by its number, for when it does not answer."""
+        self._completed: dict[str, float] = {}
+        """When it was first seen in the queue, by its number, that a job has succeeded."""
 
     def submit(self, jobs: Sequence[JobSpec]) -> None:
         """See ``drdg.sweep.scheduler.Executor``.
@@ -111,13 +119,16 @@ class SlurmSweep:
         asked = {order.job_id: order for order in latest.values() if order.job_id and not order.ended}
         try:
             said = asking.queue() if asked else {}
+            queued = set(said)
             forgotten = [number for number in asked if number not in said and not self._has_ended(number)]
             if forgotten:
                 said |= asking.accounts(forgotten)
             said |= self._cancelled(number for number in asked if number in said and said[number].is_completing)
             for number, order in asked.items():
                 if number in said or not self._has_ended(number):
-                    self._known[number] = self._read(order, said.get(number))
+                    known = self._known[number] = self._read(order, said.get(number), number in queued)
+                    if number in queued and known.reason == COMPLETED:
+                        self._completed.setdefault(number, time.monotonic())
         except asking.Away:
             if must_answer:
                 raise
@@ -134,9 +145,13 @@ class SlurmSweep:
     def _has_ended(self, number: str) -> bool:
         return number in self._known and self._known[number].state == "ended"
 
-    def _read(self, order: Order, said: asking.Said | None) -> SchedulerState:
+    def _read(self, order: Order, said: asking.Said | None, is_queued: bool) -> SchedulerState:
+        """What only the accounting knows has ended: nobody will begin it, nor begin it again."""
         state: Alive = "ended"
-        if said is not None and (said.is_waiting or said.is_running):
+        if said is not None and not is_queued:
+            was_cut_off = said.is_running or said.state == "PENDING"
+            said = replace(said, state="FORGOTTEN") if was_cut_off else said
+        elif said is not None and (said.is_waiting or said.is_running):
             state = "waiting" if said.is_waiting else "running"
         reason = "" if said is None or state == "running" else said.reason if state == "waiting" else said.state
         if state == "waiting" and said is not None and said.state != "PENDING":
@@ -150,7 +165,19 @@ class SlurmSweep:
         if not order.job_id:
             return SchedulerState("waiting", "is being handed in", "", log, order.digest)
         unknown = SchedulerState("waiting", "Slurm does not answer", order.job_id, log, order.digest)
-        return self._known.get(order.job_id, unknown)
+        known = self._known.get(order.job_id, unknown)
+        return replace(known, state="running", reason="") if self._is_still_ending(order, known) else known
+
+    def _is_still_ending(self, order: Order, known: SchedulerState) -> bool:
+        """Whether a job has succeeded, as Slurm says, and may have an outcome that is just not seen yet.
+
+        What the controller has forgotten ended long before.
+        """
+        seen = self._completed.get(order.job_id)
+        if known.state != "ended" or seen is None or time.monotonic() - seen >= self.ending_s:
+            return False
+        note = read_note(place_of(self.folder, order.key))
+        return note is None or not note.is_done(order.digest)
 
     def _alive(self, orders: Orders) -> dict[str, Order]:
         """Those that have not ended; what has is written down."""

@@ -44,7 +44,8 @@ class Contrast:
     """Where the middle 95 % of the resampled differences begin, and, in ``high``, end."""
     high: float | None = None
     p: float | None = None
-    """Two-sided: twice the share of resamples in which the difference has the rarer sign or is none."""
+    """Two-sided: twice the share of resamples in which the difference has the rarer sign or is none, and no less than
+    ``smallest_p`` of the TOPs."""
     reason: str | None = None
     """Why there is no test, in words."""
 
@@ -74,7 +75,8 @@ def explanation(found: Sequence[Contrast]) -> list[str]:
     )
     return [
         f"Paired bootstrap over TOPs, {RESAMPLES} resamples, the same ones for both rows; the difference is of mIoU, "
-        f"in points, averaged over the seeds that both have; the interval is the middle {LEVEL:.0%}, p is two-sided.",
+        f"in points, averaged over the seeds that both have; the interval is the middle {LEVEL:.0%}, p is two-sided and "
+        f"no less than {tops} TOPs can show, {smallest_p(tops):.2g}.",
         f"It is over the {tops} TOPs that were scored, not over trainings: it cannot say whether another seed would "
         "give the same difference. The standard deviation over the seeds is there for that.",
         weak if tops < FEW_TOPS else "TOPs of one city are alike, so the intervals come out somewhat too narrow.",
@@ -124,8 +126,15 @@ def compare_matrices(first: Matrices, second: Matrices, plain: Contrast) -> Cont
     low, high = np.quantile(drawn, (tail, 1 - tail))
     # One is added on both sides, as the data themselves are one more resample: no p is 0.
     below, above = (1 + int((sign * drawn <= ROUNDING).sum()) for sign in (1, -1))
-    p = min(1.0, 2 * min(below, above) / (len(drawn) + 1))
+    p = min(1.0, max(2 * min(below, above) / (len(drawn) + 1), smallest_p(tops)))
     return replace(plain, points=observed, low=float(low), high=float(high), p=float(p))
+
+
+def smallest_p(tops: int) -> float:
+    """The least two-sided p that so many paired units can show: that all their signs agree has no less by chance (sign
+    test). Resamples of a few TOPs that all point one way would give far less, which is not in the data.
+    """
+    return float(2.0 ** (1 - tops))
 
 
 def resamples(tops: int, number: int = RESAMPLES) -> np.ndarray:

@@ -16,6 +16,7 @@ from pathlib import Path
 from drdg.config import Config
 from drdg.files import write_json
 from drdg.sweep.notes import read_note
+from drdg.sweep.record import current_uri
 from drdg.sweep.spec import REPORT, SHARDS, JobSpec
 from drdg.tracking import Handle, NullHandle, Tracking, sync
 from drdg.training.preemption import SCHEDULERS, listening
@@ -23,6 +24,8 @@ from drdg.training.preemption import SCHEDULERS, listening
 SPOOL = "spool"
 """The folder in a sweep's that takes what the MLflow store could not."""
 JOB_IDS = "job_ids.json"
+KEPT = "kept.json"
+"""In a stage's folder: MLflow has all of it, and by which digests the stages of its row made it."""
 TRAINED = ("gan", "segment")
 
 
@@ -77,13 +80,14 @@ def build(spec: JobSpec) -> Outcome:
 
 def tracking_of(spec: JobSpec, config: Config, rank: int = 0) -> Tracking:
     """The sweep's store, or its spool where that cannot be reached; where it can, it gets first what waits there."""
-    spool = Path(spec.folder) / SPOOL
-    where = (config.tracking.uri, config.tracking.experiment, Path(spec.folder))
+    folder = Path(spec.folder)
+    spool = folder / SPOOL
+    where = (current_uri(folder, config.tracking.uri), config.tracking.experiment, folder)
     tracking = Tracking(*where, rank=rank, spool=spool, in_background=True)
     if rank == 0 and not tracking.is_away:
         try:
             sync(spool, tracking)
-        except ValueError as error:  # which is no trouble of this job
+        except (ValueError, OSError) as error:  # which is no trouble of this job
             print(f"warning: {error}", file=sys.stderr, flush=True)
     return tracking
 

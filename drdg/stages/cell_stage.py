@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import drdg
 from drdg.config import Config
 from drdg.distributed.group import process_group
 from drdg.distributed.topology import discover
 from drdg.experiments import find_row
 from drdg.files import write_json
 from drdg.panels import loss_curves
-from drdg.stages.cell import Outcome, job_ids, tracking_of, under
+from drdg.stages.cell import KEPT, Outcome, job_ids, tracking_of, under
 from drdg.stages.exhibits import target_exhibits, translation_exhibit
 from drdg.stages.pipeline import STEPS
 from drdg.stages.places import places_of
@@ -20,8 +21,6 @@ from drdg.stages.workspace import RowStages, Stage, stages_of
 from drdg.sweep.spec import JobSpec
 from drdg.tracking import Handle, git_state, log_generator, log_segmentor, watch_system
 
-KEPT = "kept.json"
-"""In a stage's folder: MLflow has all of it."""
 EXHIBITS = "exhibits"
 
 
@@ -44,7 +43,7 @@ def run_stage_of_cell(spec: JobSpec) -> Outcome:
     with run, watch_system(run):
         if topology.rank == 0:
             run.inputs(inputs_of(stages, stage))
-            run.tags({"drdg.slurm_job_ids": job_ids(spec), **git_state(Path.cwd())})
+            run.tags({"drdg.job_ids": job_ids(spec), **git_state(Path(drdg.__file__).parents[1])})
         if not stage.is_done():
             if stage.name in AS_RANK and topology.world_size > 1:
                 with process_group(config.distributed, topology) as group:
@@ -74,7 +73,8 @@ def keep(stages: RowStages, stage: Stage, run: Handle) -> None:
     else:
         run.artifact(target_exhibits(stages, stage.folder / EXHIBITS), EXHIBITS)
     run.flush()
-    write_json(stage.folder / KEPT, {"digest": stage.digest, "run_id": run.run_id})
+    chain = {before.name: before.digest for before in stages.in_order()}
+    write_json(stage.folder / KEPT, {"digest": stage.digest, "run_id": run.run_id, "stages": chain})
 
 
 def is_drawn(name: str) -> bool:

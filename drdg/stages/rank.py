@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from drdg import cli
 from drdg.distributed.voice import once_per_node
+from drdg.stages.parent import die_with_parent
 from drdg.training.preemption import SCHEDULERS, listening
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def main(stage: str, description: str) -> None:
         # Read when torch is loaded. Of its warnings every rank would write one that DDP looks for unused parameters in
         # vain (``DdpEngine`` says why it does) and, where addresses have no names, one for each connection.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        die_with_parent()
         # From the beginning: who is asked to stop before the first iteration makes that one and saves, so that a job
         # whose every start is cut short gets further all the same.
         with listening(SCHEDULERS):

@@ -8,9 +8,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from drdg.cli import LAST_WORD
 from drdg.config import Config, to_yaml
 from drdg.distributed.group import fair_threads
 from drdg.files import write_text
+from drdg.stages.parent import STARTED_BY
 from drdg.stages.workspace import Stage
 from drdg.tracking import Handle
 from drdg.training.preemption import INTERRUPTED, TRY_AGAIN
@@ -19,7 +21,8 @@ from drdg.training.preemption import INTERRUPTED, TRY_AGAIN
 def start_ranks(stage: Stage, config: Config, ranks: int, run: Handle) -> None:
     """Start so many ``ranks`` of a stage of the run's ``config`` by torch's own launcher, and wait.
 
-    Raises ``ValueError`` when one of them fails; it has said why on standard error.
+    Raises ``ValueError`` when one of them fails, with what it has said. When this process is killed they die as well:
+    others may be at their stage soon.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -27,6 +30,9 @@ def start_ranks(stage: Stage, config: Config, ranks: int, run: Handle) -> None:
 
     settings = stage.folder / "config.yaml"
     write_text(settings, to_yaml(config))
+    last_word = stage.folder / "last_word.txt"
+    last_word.unlink(missing_ok=True)
+    told = {**run.environment(), LAST_WORD: str(last_word), STARTED_BY: str(os.getpid())}
     threads = config.distributed.threads or fair_threads(ranks)
     launch = LaunchConfig(
         min_nodes=1,
@@ -40,7 +46,7 @@ def start_ranks(stage: Stage, config: Config, ranks: int, run: Handle) -> None:
         signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2",
     )
     command = ("-m", "drdg.stages.rank", stage.name, "--row", stage.row, "--config", str(settings))
-    with environment({**run.environment(), "OMP_NUM_THREADS": str(threads)}), own_signal_handlers():
+    with environment({**told, "OMP_NUM_THREADS": str(threads)}), own_signal_handlers():
         try:
             elastic_launch(launch, sys.executable)(*command)
         except ChildFailedError as error:
@@ -49,9 +55,8 @@ def start_ranks(stage: Stage, config: Config, ranks: int, run: Handle) -> None:
                 stopped = KeyboardInterrupt()
                 stopped.status, stopped.said_elsewhere = status, True  # type: ignore[attr-defined]
                 raise stopped from error
-            raise ValueError(
-                f"row {stage.row}: a rank of its stage {stage.name} failed; the reason is above"
-            ) from error
+            said = last_word.read_text(encoding="utf-8") if last_word.is_file() else "the reason is above"
+            raise ValueError(f"row {stage.row}: a rank of its stage {stage.name} failed: {said}") from error
         except SignalException as error:
             raise KeyboardInterrupt(str(error)) from error
 

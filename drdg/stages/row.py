@@ -74,6 +74,7 @@ def train_gan_as_rank(stages: RowStages, group: Group, run: Handle) -> None:
     given = (stages.row.translator, config, stream, stages.gan.folder, group)
     train_translator(*given, journal_of(run))
     if group.is_first:
+        run.flush()  # before nobody looks at this stage again
         stages.gan.finish()
 
 
@@ -89,6 +90,7 @@ def segment_as_rank(stages: RowStages, group: Group, run: Handle) -> None:
         journal=journal_of(run),
     )
     if group.is_first:
+        run.flush()  # before nobody looks at this stage again
         stages.segment.finish()
 
 
@@ -116,6 +118,7 @@ def translate(stages: RowStages, run: Handle) -> None:
     assert out is not None
     translate_shards(store, function, side, out, plan, batch_size=config.translation.batch_size, device=device)
     run.log({"translate/tiles": len(store)})
+    run.flush()  # before nobody looks at this stage again
     stages.translate.finish()
 
 
@@ -148,4 +151,5 @@ def score(stages: RowStages, run: Handle) -> None:
     metrics = evaluate(stages.config, segmentor, archive, stages.evaluate.folder)
     run.log(flat_scores(metrics))
     run.artifact(stages.evaluate.folder / METRICS)
+    run.flush()  # before nobody looks at this stage again
     stages.evaluate.finish()

@@ -18,13 +18,23 @@ from drdg.config import ResourcesConfig, to_yaml
 from drdg.sweep.asked import Asked, directions_of
 from drdg.sweep.options import SLURM
 from drdg.sweep.plan import Sweep, folder_of, make_sweep
-from drdg.sweep.record import RECORD, adopted, place, read_record, refuse_another, renewed, starting
+from drdg.sweep.record import (
+    RECORD,
+    adopted,
+    place,
+    read_record,
+    refuse_another,
+    relocated,
+    renewed,
+    starting,
+    typed_uri,
+)
 from drdg.sweep.refusals import refuse_what_cannot_work
 from drdg.sweep.scheduler import Executor, OpenExecutor, Scheduled, is_alive
 from drdg.sweep.spec import REPORT, SHARDS, JobSpec
-from drdg.sweep.states import JobState, State, forgotten, is_at_rest, is_complete, state_of, to_submit
+from drdg.sweep.states import JobState, State, forgotten, is_at_rest, is_complete, state_of, to_end, to_submit
 from drdg.sweep.view import in_words, trouble
-from drdg.sweep.watch import LOOK_S, conclusion, watch
+from drdg.sweep.watch import LOOK_S, SLURM_LOOK_S, conclusion, watch
 
 ORDERS, SPOOL = "orders.json", "spool"
 # More are counted, not named.
@@ -41,7 +51,8 @@ class Surroundings:
     settle: Callable[[Mapping[str, Any]], object]
     """Settle the cells and write the report of the sweep that ``sweep.json`` describes."""
     console: Console | None = None
-    look_s: float = LOOK_S
+    look_s: float | None = None
+    """Seconds between looks at the jobs; None: as the executor bears."""
 
 
 def asked_of(options: argparse.Namespace) -> Asked:
@@ -87,22 +98,22 @@ def start(asked: Asked, options: argparse.Namespace, around: Surroundings) -> st
     sweep = adopted(base, record)
     executor = around.open_executor(kind, sweep.folder, sweep.settings)
     scheduled = known_to(executor, sweep.folder)
-    if lost := forgotten(sweep, scheduled):
-        raise ValueError(
-            f"{sweep.folder}: {len(lost)} jobs of an earlier start are alive that this one does not ask for, such as "
-            f"{lost[0]}; ask for their rows and seeds as well, end them with --cancel, or take another --name"
-        )
+    _refuse_to_forget(sweep, scheduled)
     states = state_of(sweep, scheduled)
     chosen = to_submit(sweep, states, retry_failed=options.retry_failed)
     if options.dry_run:
         describe(sweep, states, chosen, executor, kind)
         return ""
-    if chosen:
+    print(f"by executor {kind}", flush=True)
+    if chosen or to_end(states, chosen):
         sweep = _submit(base, executor, retry_failed=options.retry_failed)
+    elif record is not None and typed_uri(base.directions[0].config, base.folder) not in (None, record["uri"]):
+        _relocate(base, record["experiment"])
     if options.detach:
         print(f"{len(chosen)} jobs started in {sweep.folder}; the same command without --detach shows them", flush=True)
         return ""
-    return _look_on(sweep, executor, around, is_anything_new=bool(chosen))
+    look_s = (SLURM_LOOK_S if kind == SLURM else LOOK_S) if around.look_s is None else around.look_s
+    return _look_on(sweep, executor, around.console, look_s, is_anything_new=bool(chosen))
 
 
 def known_to(executor: Executor, folder: Path) -> Mapping[str, Scheduled]:
@@ -110,18 +121,33 @@ def known_to(executor: Executor, folder: Path) -> Mapping[str, Scheduled]:
     return executor.states() if (folder / ORDERS).is_file() else {}
 
 
+def _refuse_to_forget(sweep: Sweep, scheduled: Mapping[str, Scheduled]) -> None:
+    """Raise ``ValueError`` where jobs are alive that the plan does not have."""
+    if lost := forgotten(sweep, scheduled):
+        raise ValueError(
+            f"{sweep.folder}: {len(lost)} jobs of an earlier start are alive that this one does not ask for, such as "
+            f"{lost[0]}; ask for their rows and seeds as well, end them with --cancel, or take another --name"
+        )
+
+
 def _submit(base: Sweep, executor: Executor, *, retry_failed: bool) -> Sweep:
-    """Make the MLflow runs, write down the plan, and hand in jobs; return the plan as it is then.
+    """Make the MLflow runs, write down the plan, and hand in jobs; return the plan as it is then. What is alive with
+    other settings and not replaced is ended.
 
     Where the store does not answer, jobs that are alive are only looked at; without such ones it is an error.
+    Raises ``ValueError`` also where another start has handed in what this one does not ask for.
     """
     with starting(base.folder):
         # Now that nobody else is at it: another start may have been.
         record = read_record(base.folder)
         sweep = adopted(base, record)
-        states = state_of(sweep, known_to(executor, base.folder))
+        scheduled = known_to(executor, base.folder)
+        _refuse_to_forget(sweep, scheduled)
+        states = state_of(sweep, scheduled)
         chosen = to_submit(sweep, states, retry_failed=retry_failed)
+        outdated = to_end(states, chosen)
         if not chosen:
+            _end(executor, outdated)
             return sweep
         from drdg.tracking import Tracking
 
@@ -133,16 +159,34 @@ def _submit(base: Sweep, executor: Executor, *, retry_failed: bool) -> Sweep:
                 raise
             print(f"nothing is started, what runs is only shown: {error}", flush=True)
             return sweep
+        _end(executor, outdated)
         executor.submit([fresh.jobs[job.key] for job in chosen])
     return fresh
 
 
-def _look_on(sweep: Sweep, executor: Executor, around: Surroundings, *, is_anything_new: bool) -> str:
+def _relocate(base: Sweep, experiment: str) -> None:
+    """Tell the jobs that are still to start where the store is now; if it is not there, say so and change nothing."""
+    from drdg.tracking import Tracking
+
+    try:
+        relocated(base.folder, Tracking(base.uri, experiment, base.folder))
+    except ValueError as error:
+        print(f"the address of the MLflow store stays as it was: {error}", flush=True)
+
+
+def _end(executor: Executor, outdated: list[str]) -> None:
+    """End jobs of other settings."""
+    if outdated:
+        executor.cancel(outdated)
+        print(f"{len(outdated)} jobs of other settings are asked to end, such as {outdated[0]}", flush=True)
+
+
+def _look_on(sweep: Sweep, executor: Executor, console: Console | None, look_s: float, *, is_anything_new: bool) -> str:
     """Watch to the end and say what became of it; return what is not done, in one sentence."""
     states: dict[str, JobState] | None = state_of(sweep, known_to(executor, sweep.folder))
     assert states is not None
     if is_anything_new or not is_at_rest(states):
-        states = watch(sweep, executor, around.console, look_s=around.look_s)
+        states = watch(sweep, executor, console, look_s=look_s)
     if states is None:
         return ""
     if is_complete(states):
@@ -164,7 +208,10 @@ def cancel(asked: Asked, options: argparse.Namespace, around: Surroundings) -> N
         print(f"would end {len(alive)} jobs of {folder}", flush=True)
         return
     ended = executor.cancel(alive) if alive else 0
-    print(f"{ended} jobs of {folder} ended; the same command without --cancel goes on from what is whole", flush=True)
+    print(
+        f"{ended} jobs of {folder} are asked to end; the same command without --cancel goes on from what is whole",
+        flush=True,
+    )
 
 
 def sync(asked: Asked, options: argparse.Namespace, around: Surroundings) -> None:
@@ -178,7 +225,10 @@ def sync(asked: Asked, options: argparse.Namespace, around: Surroundings) -> Non
         return
     from drdg.tracking import Tracking, sync
 
-    tracking = Tracking(record["uri"], record["experiment"], folder)
+    uri = typed_uri(directions_of(asked)[0].config, folder) or record["uri"]
+    tracking = Tracking(uri, record["experiment"], folder)
+    if uri != record["uri"]:
+        record = relocated(folder, tracking)
     taken = sync(folder / SPOOL, tracking)
     print(f"{taken} runs of {folder / SPOOL} are in {tracking.shown} now", flush=True)
     if any(map(is_alive, known_to(executor, folder).values())):

@@ -90,7 +90,7 @@ def make_sweep(asked: Asked) -> Sweep:
     jobs: dict[str, JobSpec] = {}
     cells: list[Cell] = []
     for direction in directions:
-        config = _resolved(direction.config, folder)
+        config = _resolved(direction.config)
         content = Content(config, cache)
         key = f"{direction.name}/{SHARDS}"
         first = _run_config(config, direction.name, folder, rows, seeds[0])
@@ -238,11 +238,13 @@ def _run_config(config: Config, direction: str, folder: Path, rows: tuple[str, .
     return config.model_copy(update={"run": run})
 
 
-def _resolved(config: Config, folder: Path) -> Config:
-    """The configuration with every path absolute, so that a job finds them wherever it starts, and with its store.
+def _resolved(config: Config) -> Config:
+    """The configuration with every path absolute, so that a job finds them wherever it starts.
 
     ``segmentation.encoder_weights`` stays as it was typed: it is part of what the weights are known by. Jobs start
     where the command did, so that it is found as well.
+    ``tracking.uri`` is taken out: it may hold a password, which would go wherever a configuration goes, and it may
+    change while jobs wait. They read it where they start (``drdg.sweep.record.current_uri``).
     """
 
     def domain(values: DomainConfig) -> DomainConfig:
@@ -266,7 +268,7 @@ def _resolved(config: Config, folder: Path) -> Config:
             "synthetic": synthetic,
             "shards": config.shards.model_copy(update=shards),
             "distributed": config.distributed.model_copy(update=distributed),
-            "tracking": config.tracking.model_copy(update={"uri": given_uri(config.tracking.uri, folder)[0]}),
+            "tracking": config.tracking.model_copy(update={"uri": None}),
         }
     )
 

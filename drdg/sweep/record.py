@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import drdg
 from drdg.config import Config, digest
 from drdg.experiments import config_of, find_row
-from drdg.files import json_text, write_json
+from drdg.files import json_text, whole_file
 from drdg.sweep.plan import Cell, Sweep, with_parents
 from drdg.sweep.spec import REPORT
-from drdg.tracking.store import given_uri
+from drdg.tracking.store import URI_VARIABLE, given_uri
 
 if TYPE_CHECKING:
     from drdg.tracking import Tracking
@@ -44,6 +45,50 @@ def read_record(folder: Path) -> dict[str, Any] | None:
             f"{path}: is of version {version}, not {VERSION}; take the drdg that wrote it, or another --name"
         )
     assert isinstance(record, dict)
+    return record
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write ``sweep.json``, whole or not at all, and for its owner alone: the store's address may hold a password.
+
+    Raises ``OSError`` when it cannot be written.
+    """
+    with whole_file(folder / RECORD) as file:
+        os.fchmod(file.fileno(), 0o600)  # before there is anything to read
+        file.write(json_text(record).encode())
+
+
+def current_uri(folder: Path, default: str | None) -> str | None:
+    """Where the store of the sweep in ``folder`` is now; ``default`` where ``sweep.json`` does not say."""
+    try:
+        uri = json.loads((folder / RECORD).read_text(encoding="utf-8"))["uri"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return default
+    return uri if isinstance(uri, str) else default
+
+
+def typed_uri(config: Config, folder: Path) -> str | None:
+    """Where the user says that the store is, by ``tracking.uri`` or the environment; None where neither says it.
+
+    Raises ``ValueError`` for what is no store.
+    """
+    is_said = config.tracking.uri or os.environ.get(URI_VARIABLE)
+    return given_uri(config.tracking.uri, folder)[0] if is_said else None
+
+
+def relocated(folder: Path, tracking: Tracking) -> dict[str, Any]:
+    """The record of the sweep in ``folder``, with the address of ``tracking``, which is written down where it is new.
+
+    Raises ``ValueError`` when that store has not the sweep's run or another start of the command is at work,
+    ``OSError`` when the file cannot be written.
+    """
+    with starting(folder):
+        record = read_record(folder)
+        assert record is not None, folder
+        if record["uri"] != tracking.uri:
+            _refuse_another_store(folder, record, tracking)
+            record["uri"] = tracking.uri
+            write_record(folder, record)
     return record
 
 
@@ -142,30 +187,35 @@ def place(sweep: Sweep, base: Sweep, record: Mapping[str, Any] | None, tracking:
     from drdg.tracking import git_state
 
     if record is not None:
-        _refuse_another_store(sweep, record, tracking)
+        _refuse_another_experiment(sweep, record)
+        _refuse_another_store(sweep.folder, record, tracking)
     git = git_state(Path(drdg.__file__).parents[1])
     runs = {"": _place_sweep(sweep, record, tracking, git)}
     for cell in sweep.cells:
         runs[cell.key] = tracking.place(cell.key, runs[""], {**_tags(sweep, cell), **git}, _params(cell, tracking))
     described = describe(sweep, base, runs, tracking.uri)
-    write_json(sweep.folder / RECORD, described)
-    shown = {**described, "uri": tracking.shown}  # others may read it there
+    write_record(sweep.folder, described)
+    shown = {**described, "uri": tracking.shown}  # others may read it there, and in the files of a scheduler
     tracking.join(runs[""]).text(json_text(shown), RECORD)
-    return with_parents(sweep, runs, described)
+    return with_parents(sweep, runs, shown)
 
 
-def _refuse_another_store(sweep: Sweep, record: Mapping[str, Any], tracking: Tracking) -> None:
-    """Raise ``ValueError`` when an earlier start has kept its runs elsewhere: a report could not find both."""
-    for knob, before, now in (
-        ("tracking.uri", record["uri"], tracking.uri),
-        ("tracking.experiment", record["experiment"], sweep.experiment),
-    ):
-        if before != now:
-            there = given_uri(before, sweep.folder)[1] if knob == "tracking.uri" else before
-            raise ValueError(
-                f"{sweep.folder}: the runs of this sweep are kept in {knob}={there}; set that again, or take another "
-                "--name"
-            )
+def _refuse_another_experiment(sweep: Sweep, record: Mapping[str, Any]) -> None:
+    if record["experiment"] != sweep.experiment:
+        raise _elsewhere(sweep.folder, f"tracking.experiment={record['experiment']}")
+
+
+def _refuse_another_store(folder: Path, record: Mapping[str, Any], tracking: Tracking) -> None:
+    """Raise ``ValueError`` when an earlier start has kept its runs elsewhere: a report could not find both.
+
+    Another address is none: a server may come back on another node.
+    """
+    if record["uri"] != tracking.uri and not tracking.has_run(str(record["run_id"])):
+        raise _elsewhere(folder, f"tracking.uri={given_uri(record['uri'], folder)[1]}")
+
+
+def _elsewhere(folder: Path, there: str) -> ValueError:
+    return ValueError(f"{folder}: the runs of this sweep are kept in {there}; set that again, or take another --name")
 
 
 def _place_sweep(sweep: Sweep, record: Mapping[str, Any] | None, tracking: Tracking, git: Mapping[str, object]) -> str:

@@ -6,7 +6,7 @@ Neither knows all: a note outlives the scheduler's memory, and a killed job cann
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -54,7 +54,7 @@ class JobState:
     progress: Progress | None = None
     """Of a running one."""
     is_outdated: bool = False
-    """Whether what the scheduler has of it is of other settings than those that are asked for now."""
+    """Whether what the scheduler has of it is of other settings than those that are asked for now, or asked to end."""
 
     def left_s(self, now: float | None = None) -> float | None:
         """Seconds that a running job still takes, if it has said so."""
@@ -75,7 +75,7 @@ def state_of(sweep: Sweep, scheduled: Mapping[str, Scheduled]) -> dict[str, JobS
         if key == REPORT:
             states[key] = _of_report(job, note, known)
         elif key in unneeded and not is_done(job, note):
-            states[key] = JobState(State.DONE, is_alive(known), "nothing needs it any more", note=note)
+            states[key] = _of_done(job, note, known, "nothing needs it any more")
         else:
             states[key] = _of_stage(job, note, known, states)
     return states
@@ -103,10 +103,12 @@ def still_needed(sweep: Sweep, notes: Mapping[str, Note | None]) -> set[str]:
 def _of_stage(job: JobSpec, note: Note | None, known: Scheduled | None, before: Mapping[str, JobState]) -> JobState:
     alive = is_alive(known)
     if is_done(job, note):
-        return JobState(State.DONE, alive, note=note, log=_log(note, known))
+        return _of_done(job, note, known)
     if note is not None and note.digest != job.digest:
         note = None  # of other settings
     if known is not None and alive and known.digest == job.digest:
+        if known.state == RUNNING and known.reason.upper().startswith(CANCELLED_WORD):
+            return JobState(State.CANCELLED, True, known.reason, _log(note, known), note, is_outdated=True)
         return _of_alive(job, note, known)
     outdated = alive
     if known is not None and (outdated or known.digest != job.digest):
@@ -134,6 +136,13 @@ def _of_stage(job: JobSpec, note: Note | None, known: Scheduled | None, before: 
         where = f" on {note.host}" if note.host else ""
         return now(State.LOST, f"its process{where} ended without a word, and no scheduler knows of it any more")
     return now(State.NEW, "an earlier one with other settings is still there" if outdated else "")
+
+
+def _of_done(job: JobSpec, note: Note | None, known: Scheduled | None, about: str = "") -> JobState:
+    """One whose outcome is there. One of other settings that is alive would put its own in the place of that."""
+    alive = is_alive(known)
+    outdated = alive and known is not None and known.digest != job.digest
+    return JobState(State.DONE, alive, about, _log(note, known), note, is_outdated=outdated)
 
 
 def _of_alive(job: JobSpec, note: Note | None, known: Scheduled) -> JobState:
@@ -176,6 +185,15 @@ def to_submit(sweep: Sweep, states: Mapping[str, JobState], *, retry_failed: boo
         if (now.state in fresh and (not now.alive or now.is_outdated)) or waits_in_vain or (key == REPORT and chosen):
             chosen[key] = job
     return list(chosen.values())
+
+
+def to_end(states: Mapping[str, JobState], chosen: Iterable[JobSpec]) -> list[str]:
+    """The keys of what a start of the command ends before: of other settings, and nothing takes its place.
+
+    It would put its own outcome in the place of the one that is there, or its own error.
+    """
+    replaced = {job.key for job in chosen}
+    return [key for key, now in states.items() if now.is_outdated and key not in replaced]
 
 
 def forgotten(sweep: Sweep, scheduled: Mapping[str, Scheduled]) -> list[str]:

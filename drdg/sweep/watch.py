@@ -14,6 +14,8 @@ from drdg.sweep.states import JobState, State, is_at_rest, state_of
 from drdg.sweep.view import View, at_work, counted, in_words, trouble
 
 LOOK_S = 3.0
+# Everybody who looks on asks Slurm's controller, which is the whole cluster's.
+SLURM_LOOK_S = 15.0
 LINE_S = 60.0
 # A job's last words may take a moment through a network file system: only what is seen twice is believed.
 LOOKS_AT_REST = 2

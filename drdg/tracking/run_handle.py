@@ -19,6 +19,7 @@ from drdg.tracking.store import RUN_VARIABLE, URI_VARIABLE, Store
 # With a spool, values wait in memory up to so many while the store is away.
 MOST_WAITING = 50_000
 LONGEST_TAG = 5000
+CHANGED = "drdg.changed."
 
 
 class RunHandle(Buffered):
@@ -66,11 +67,15 @@ class RunHandle(Buffered):
         wanted = {name: shorten(text, MAX_PARAM_VAL_LENGTH) for name, text in flatten(values).items()}
         client = self._store.client
         with self._store.writing():
-            have = client.get_run(self.run_id).data.params
+            run = client.get_run(self.run_id)
+            have = run.data.params
             new = [Param(name, text) for name, text in wanted.items() if name not in have]
             for start in range(0, len(new), MAX_PARAMS_TAGS_PER_BATCH):
                 client.log_batch(self.run_id, params=new[start : start + MAX_PARAMS_TAGS_PER_BATCH])
-        self._set_tags({f"drdg.changed.{name}": text for name, text in wanted.items() if have.get(name, text) != text})
+            for name in wanted.keys() & have.keys():
+                if have[name] == wanted[name] and f"{CHANGED}{name}" in run.data.tags:  # taken back since
+                    client.delete_tag(self.run_id, f"{CHANGED}{name}")
+        self._set_tags({f"{CHANGED}{name}": text for name, text in wanted.items() if have.get(name, text) != text})
 
     def tags(self, values: Mapping[str, object]) -> None:
         """Keep words by which runs are found; a later value replaces an earlier one."""

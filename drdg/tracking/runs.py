@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -104,6 +105,20 @@ class Tracking:
             self._store.client.get_run(run_id)
         return RunHandle(self._store, run_id, fresh=False, owner=False, **self._options())
 
+    def has_run(self, run_id: str) -> bool:
+        """Whether the store has this run. Raises ``ValueError`` when it is away or does not say."""
+        store = self.store
+        from mlflow.exceptions import MlflowException
+
+        with store.reading(f"find run {run_id} in"):
+            try:
+                store.client.get_run(run_id)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return False
+        return True
+
     def place(self, name: str, parent_run_id: str | None, tags: Mapping[str, object], params: Mapping[str, Any]) -> str:
         """Return the id of the run of this name, parent and identity, with ``tags`` and ``params``; it is made if it is
         not there, and its status is left alone if it is.
@@ -129,11 +144,12 @@ class Tracking:
         metrics: Mapping[str, float] | None = None,
         artifacts: Mapping[Path, str | None] | None = None,
         remove_tags: Sequence[str] = (),
+        void: str | None = None,
     ) -> None:
         """End a run that nobody writes to, whatever its status was, with what is so now; again changes nothing.
 
-        ``artifacts`` are files or folders, each with the folder it goes to. Raises ``ValueError`` when the store is
-        away.
+        ``artifacts`` are files or folders, each with the folder it goes to. Numbers whose names begin with ``void`` and
+        that are not among ``metrics`` become NaN, as they are so no more. Raises ``ValueError`` when the store is away.
         """
         store = self.store
         with store.reading(f"find run {run_id} in"):
@@ -141,7 +157,8 @@ class Tracking:
         handle = RunHandle(store, run_id, fresh=False, owner=False)
         words = {key: shorten(str(value), LONGEST_TAG) for key, value in (tags or {}).items()}
         handle.tags({key: word for key, word in words.items() if run.data.tags.get(key) != word})
-        handle.log(metrics or {})
+        no_more = () if void is None else (name for name in run.data.metrics if name.startswith(void))
+        handle.log({**dict.fromkeys(no_more, math.nan), **(metrics or {})})
         for path, folder in (artifacts or {}).items():
             handle.artifact(path, folder)
         handle.close()

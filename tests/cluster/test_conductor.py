@@ -90,7 +90,7 @@ def test_beside_each_other_on_cores_of_their_own(tmp_path: Path, wait: Wait, two
     go(sweep.folder, jobs[0].key)
     wait(lambda: sweep.states()[jobs[0].key].state == "ended", how(sweep))
     # One core is free, but who wants all is not overtaken.
-    wait(lambda: sweep.states()[wide.key].reason == "waits for cores", how(sweep))
+    wait(lambda: sweep.states()[wide.key].reason == "no cores are free", how(sweep))
     assert begun(sweep.folder, jobs[2].key) == 0
     go(sweep.folder, jobs[1].key)
     wait(lambda: begun(sweep.folder, wide.key) == 1, how(sweep))
@@ -203,6 +203,42 @@ def test_cancelled_and_continued(sweep: LocalSweep, wait: Wait) -> None:
     assert set(wait_for_end(sweep, wait).values()) == {"COMPLETED"}
 
 
+def test_handed_in_again_while_it_is_asked_to_end(sweep: LocalSweep, wait: Wait) -> None:
+    # It is held up, so that it goes on until it is let.
+    training, following = chain(sweep.folder, "drdg", 0, first="train")
+    sweep.submit([training, following])
+    wait(lambda: begun(sweep.folder, training.key) == 1, how(sweep))
+    process = psutil.Process(told(sweep.folder)[0]["pid"])
+    process.suspend()
+    assert sweep.cancel([training.key, following.key]) == 2
+    state = sweep.states()[training.key]
+    assert (state.state, state.reason) == ("running", "CANCELLED: asked to end")
+    assert sweep.cancel([training.key]) == 0
+    sweep.submit([training, following])
+    assert sweep.states()[training.key].state == "waiting"
+    wait(lambda: sweep.states()[training.key].reason == "an earlier start of it is ending", how(sweep))
+    process.resume()
+    wait(lambda: begun(sweep.folder, training.key) == 2, how(sweep))
+    go(sweep.folder, training.key)
+    assert set(wait_for_end(sweep, wait).values()) == {"COMPLETED"}
+
+
+def test_a_job_with_a_gpu_has_its_share_of_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("drdg.cluster.local.cores", lambda: list(range(16)))
+    jobs = [job(tmp_path, f"a_to_b/{name}") for name in ("shards", "seed0/drdg/gan", "seed0/drdg/segment")]
+
+    def shares(gpus: int, **settings: int) -> list[int]:
+        monkeypatch.setattr("drdg.cluster.local.gpus", lambda: list(range(gpus)))
+        plan = LocalSweep(tmp_path, SweepConfig(**settings), RUN).describe(jobs)
+        return [int(line.split(": ")[1].split()[0]) for line in plan.splitlines()[1:]]
+
+    assert shares(0) == [1, 1, 1]
+    assert shares(2) == [1, 8, 8]
+    assert shares(2, local_cores=6) == [1, 3, 3]
+    assert shares(99) == [1, 1, 1]
+    assert shares(2, local_cores_per_job=2) == [2, 2, 2]
+
+
 def test_a_changed_job_takes_the_place_of_the_one_that_runs(
     sweep: LocalSweep, wait: Wait, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -226,7 +262,8 @@ def test_a_conductor_loads_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
-def test_no_conductor_can_be_started(sweep: LocalSweep, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_conductor_can_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = LocalSweep(tmp_path / "a sweep", SweepConfig(local_cores=1, local_cores_per_job=1), RUN)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-none")
     monkeypatch.setenv("PYTHONPATH", str(HERE))
     with pytest.raises(OSError, match=r"conductor.log: no jobs can be begun: .*CUDA_VISIBLE_DEVICES=GPU-none"):

@@ -38,6 +38,17 @@ def test_in_this_process(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
     assert sweep.cancel([good[0].key]) == 0
 
 
+def test_not_in_this_process_what_is_alive_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = chain(tmp_path, "drdg", 0)
+    with locked_orders(tmp_path) as orders:
+        orders.add(new_orders("slurm", "a", jobs[:1]))
+        orders.record(orders.orders[0].token, "12")
+    monkeypatch.setenv("PATH", str(tmp_path))  # there is no Slurm to say that it has ended
+    with pytest.raises(ValueError, match=r"are still in the executor slurm; go on with --executor slurm"):
+        DebugSweep(tmp_path, SweepConfig(), RUN).submit(jobs)
+    assert begun(tmp_path, jobs[0].key) == 0
+
+
 def test_ctrl_c_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(spec: object) -> None:
         raise KeyboardInterrupt
@@ -69,8 +80,13 @@ def test_the_default_is_slurm_where_it_answers(tmp_path: Path, monkeypatch: pyte
         orders.change(lambda order: True, ended="COMPLETED")
         orders.save()
     assert default_kind(tmp_path / "a sweep") == "slurm"
+    # A cluster that does not answer is none the less there.
     (folder / "away").touch()
-    assert default_kind() == "local"
+    with pytest.raises(ValueError, match=r"sinfo ends with status 1, .*; take --executor local\|slurm"):
+        default_kind()
+    monkeypatch.setattr("drdg.cluster.executors.PATIENCE_S", 0.0)
+    with pytest.raises(ValueError, match=r"sinfo cannot be asked \(.*timed out.*\), .*; take --executor local\|slurm"):
+        default_kind()
 
 
 def test_an_executor_that_there_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import fake_slurm
@@ -18,6 +21,7 @@ from drdg.cluster.locks import try_hold
 from drdg.cluster.orders import LOCK, ORDERS, locked_orders, read_orders
 from drdg.cluster.slurm import SlurmSweep
 from drdg.config.sweep import SweepConfig
+from drdg.sweep.notes import NOTE, Note
 from drdg.sweep.spec import JobSpec
 
 Wait = Callable[[Callable[[], bool], Callable[[], object]], None]
@@ -72,6 +76,38 @@ def test_what_has_ended_is_waited_for_no_more_and_handed_in_again(sweep_on_slurm
     other = job(sweep_on_slurm.folder, "a_to_b/seed1/drdg/segment", needs=[jobs[3].key])
     sweep_on_slurm.submit([other])
     assert fake_slurm.jobs(slurm)[-1]["waits"] == "afterok:102_1"
+
+
+@pytest.mark.parametrize("state", ["NODE_FAIL", "PREEMPTED", "BOOT_FAIL"])
+def test_what_only_the_accounting_knows_is_not_begun_again(sweep_on_slurm: SlurmSweep, slurm: Path, state: str) -> None:
+    jobs = two_rows(sweep_on_slurm.folder)
+    sweep_on_slurm.submit(jobs)
+    fake_slurm.put(slurm, "100", state=state)
+    assert sweep_on_slurm.states()[jobs[0].key].state == "waiting"
+    fake_slurm.put(slurm, "100", forgotten="yes")
+    fake_slurm.put(slurm, "101", state="RUNNING", forgotten="yes")
+    states = sweep_on_slurm.states()
+    assert [(states[spec.key].state, states[spec.key].reason) for spec in jobs] == [
+        *[("ended", state)] * 2,
+        *[("ended", "FORGOTTEN")] * 2,
+    ]
+
+
+def test_an_outcome_may_be_seen_later_than_the_end(sweep_on_slurm: SlurmSweep, slurm: Path) -> None:
+    sweep_on_slurm.ending_s = math.inf
+    jobs = two_rows(sweep_on_slurm.folder)[:2]
+    sweep_on_slurm.submit(jobs)
+    fake_slurm.put(slurm, "100", state="COMPLETED")
+    assert {state.state for state in sweep_on_slurm.states().values()} == {"running"}
+    sweep_on_slurm.submit(jobs)  # is alive
+    assert len(fake_slurm.jobs(slurm)) == 1
+    note = Note("done", jobs[0].digest, result=str(jobs[0].place), began=1.0, at=2.0)
+    (jobs[0].place / NOTE).write_text(json.dumps(asdict(note)))
+    states = sweep_on_slurm.states()
+    assert [states[spec.key].state for spec in jobs] == ["ended", "running"]
+    sweep_on_slurm.ending_s = 0.0
+    assert sweep_on_slurm.states()[jobs[1].key].reason == "COMPLETED"
+    assert sweep_on_slurm.states()[jobs[1].key].state == "ended"
 
 
 def test_the_report_waits_for_what_is_handed_in_again(sweep_on_slurm: SlurmSweep, slurm: Path) -> None:

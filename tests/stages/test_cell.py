@@ -66,11 +66,11 @@ def test_a_stage_that_was_cut_off_before_mlflow_had_it_is_kept_and_not_repeated(
         folder = Path(sweep.do("gan", job_id="8").result)
         assert (folder / cell_stage.KEPT).is_file()
         (run,) = sweep.runs("gan")
-        assert run.data.tags["drdg.slurm_job_ids"] == "7, 8"
+        assert run.data.tags["drdg.job_ids"] == "7, 8"
         assert run.info.status == "FINISHED"
         sweep.do("gan", job_id="9")
     (run,) = sweep.runs("gan")
-    assert run.data.tags["drdg.slurm_job_ids"] == "7, 8"  # there was nothing to do
+    assert run.data.tags["drdg.job_ids"] == "7, 8"  # there was nothing to do
 
 
 def test_a_changed_stage_stands_beside_the_earlier_one_and_is_found_again(

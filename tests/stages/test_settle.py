@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -110,13 +111,28 @@ def test_scores_of_other_settings_are_not_shown(sweep: Sweep) -> None:
     run = sweep.client.get_run(sweep.cell_id)
     assert run.data.tags["drdg.state"] == "missing"
     assert run.data.tags["drdg.result"] == ""
+    assert math.isnan(run.data.metrics["target/miou_percent"])  # whoever compares runs sees no number of another one
     text = page.read_text()
     shown = json.loads((sweep.folder / f"runs/d_seed0/drdg/{_folder(sweep)}/metrics.json").read_text())["miou"]
     assert not re.search(rf"\b{shown:.2f}\b", text)
-    # Taken back: the same scores, without a stage of it run again.
+    # Taken back: the same scores, without a stage of it run again, by the segmentor that had made them, though an
+    # interrupted start of the other settings has trained its own since.
+    place = sweep.folder / "jobs" / CELL / "segment"
+    note = read_note(place)
+    assert note is not None
+    write_note(place, replace(note, digest="of a change", stage_digest="of a change"))
     settle_and_report(plan(sweep))
     run = sweep.client.get_run(sweep.cell_id)
     assert (run.info.status, run.data.tags["drdg.state"]) == ("FINISHED", "done")
+    assert run.data.metrics["target/miou_percent"] == pytest.approx(shown, abs=1e-9)
+    assert run.data.tags["drdg.stage_digest.segment"] == note.stage_digest
+    # Its scores are lost: it is not done, and does not say that it was scored otherwise.
+    (sweep.folder / f"runs/d_seed0/drdg/{_folder(sweep)}/metrics.json").unlink()
+    settle_and_report(plan(sweep))
+    run = sweep.client.get_run(sweep.cell_id)
+    assert (run.info.status, run.data.tags["drdg.state"]) == ("FAILED", "missing")
+    assert "its scores are gone" in run.data.tags["drdg.error"]
+    assert sweep.client.get_run(sweep.run_id).info.status == "FAILED"
 
 
 def _folder(sweep: Sweep) -> str:

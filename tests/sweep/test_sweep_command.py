@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet import DEMO, Fleet, places
+from fleet import DEMO, Fleet, Known, places
 from rich.console import Console
 
 import drdg.tracking
 from drdg import cli
 from drdg.sweep.command import Surroundings, act
 from drdg.sweep.options import add_arguments
+from drdg.sweep.plan import Sweep
 from drdg.sweep.spec import REPORT, JobSpec
 
 DIRECTION = "synthetic_potsdam_irrg_to_synthetic_vaihingen"
@@ -34,6 +35,9 @@ class Runs:
         self.runs: dict[tuple[str, str | None], dict[str, Any]] = {}
         self.texts: dict[tuple[str, str], str] = {}
         self.away = ""
+
+    def has_run(self, run_id: str) -> bool:
+        return False
 
     def open(self, uri: str, experiment: str, directory: Path) -> Runs:
         if self.away:
@@ -80,17 +84,17 @@ def settled() -> list[str]:
 def command(tmp_path: Path, store: Runs, settled: list[str]) -> Command:
     """The command over ``fleet``; its options are those typed, and by default two rows with two seeds."""
 
-    def run(fleet: Fleet, *typed: str, rows: str = "rdg,drdg", seeds: str = "0,1") -> str:
+    def run(fleet: Fleet, *typed: str, rows: str = "rdg,drdg", seeds: str = "0,1", look_s: float | None = 0.0) -> str:
         arguments = cli.parser("")
         add_arguments(arguments)
         which = ["--config", DEMO, "--rows", rows, "--seeds", seeds]
         options: argparse.Namespace = arguments.parse_intermixed_args([*which, *typed, *places(tmp_path)])
         around = Surroundings(
             lambda kind, folder, settings: fleet,
-            lambda: "local",
+            lambda folder: "local",
             lambda sweep: settled.append(sweep["name"]),
             Console(file=io.StringIO(), width=80),
-            look_s=0,
+            look_s=look_s,
         )
         return act(options, around)
 
@@ -218,6 +222,8 @@ def test_cancel_ends_all_that_is_alive_and_the_same_command_goes_on(
     assert fleet.ended == []
     assert command(fleet, "--cancel", seeds="0") == ""
     assert len(fleet.ended) == 4 * 2 + 1
+    assert "9 jobs of" in (said := capsys.readouterr().out)
+    assert "are asked to end" in said
     fleet.fate = lambda job: "done"
     assert command(fleet) == ""
     again = fleet.handed_in[18:]
@@ -257,6 +263,65 @@ def test_a_change_while_it_runs_replaces_what_runs(command: Command) -> None:
     assert command(fleet, "--detach", "gan.iterations=7") == ""
     assert fleet.jobs[key("seed0/rdg/gan")].digest != old
     assert key("shards") not in fleet.handed_in[18:]
+
+
+def test_a_change_that_is_taken_back_ends_what_it_has_started(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet = Fleet()
+    command(fleet)
+    scores = [name for name in fleet.jobs if name.endswith("evaluate")]
+    fleet.frozen = True
+    command(fleet, "--detach", "evaluation.overlap=0.25")
+    assert command(fleet, "--detach") == ""
+    assert fleet.ended == scores
+    assert f"4 jobs of other settings are asked to end, such as {scores[0]}" in capsys.readouterr().out
+    fleet.frozen = False
+    assert command(fleet) == ""
+    assert fleet.handed_in[18:] == [*scores, REPORT, REPORT]
+
+
+def test_what_would_overwrite_is_ended_where_nothing_else_is_to_do(command: Command, store: Runs) -> None:
+    fleet = Fleet()
+    command(fleet)
+    score = key("seed0/rdg/evaluate")
+    fleet.known[score] = Known("waiting", digest="0" * 16)
+    fleet.frozen = True
+    store.away = "the store is away"
+    assert command(fleet) == ""
+    assert fleet.ended == [score]
+    assert len(fleet.handed_in) == 18
+
+
+def test_what_another_start_has_handed_in_meanwhile_is_not_forgotten(command: Command, folder: Path) -> None:
+    fleet = Fleet()
+    looks = itertools.count()
+
+    def another_start() -> None:
+        if next(looks) == 1:
+            fleet.known[key("seed9/drdg/gan")] = Known("running")
+
+    fleet.on_look = another_start
+    folder.mkdir()
+    (folder / "orders.json").write_text("{}")
+    with pytest.raises(ValueError, match="1 jobs of an earlier start are alive that this one does not ask for"):
+        command(fleet)
+    assert fleet.handed_in == []
+
+
+def test_slurm_is_not_asked_as_often_as_this_machine(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks: list[float] = []
+
+    def watched(sweep: Sweep, executor: Fleet, console: Console, look_s: float) -> None:
+        looks.append(look_s)
+
+    monkeypatch.setattr("drdg.sweep.command.watch", watched)
+    for kind in ("local", "slurm"):
+        command(Fleet(frozen=True), "--executor", kind, "--name", kind, look_s=None)
+        assert f"by executor {kind}\n" in capsys.readouterr().out
+    assert looks == [3.0, 15.0]
 
 
 def test_a_lost_report_is_made_again(command: Command, folder: Path) -> None:

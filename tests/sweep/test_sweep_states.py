@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from drdg.sweep.plan import Sweep, ancestors
 from drdg.sweep.scheduler import is_alive
 from drdg.sweep.spec import REPORT, SHARDS
-from drdg.sweep.states import JobState, State, forgotten, is_at_rest, is_complete, state_of, to_submit
+from drdg.sweep.states import JobState, State, forgotten, is_at_rest, is_complete, state_of, to_end, to_submit
 
 OLD = "0" * 16
 notes = st.sampled_from(
@@ -195,6 +195,29 @@ def test_a_failed_report_is_made_again_when_there_is_something_new(sweep: Sweep)
     assert states[REPORT].state is State.FAILED
     assert to_submit(sweep, states, retry_failed=False) == []
     assert [job.key for job in to_submit(sweep, states, retry_failed=True)] == [REPORT]
+
+
+def test_what_would_overwrite_an_outcome_is_to_end(sweep: Sweep) -> None:
+    write(sweep, dict.fromkeys(sweep.jobs, "done"))
+    other, same = key_of(sweep, "seed0/rdg/evaluate"), key_of(sweep, "seed1/rdg/evaluate")
+    unneeded = key_of(sweep, "seed1/rdg/gan")
+    write(sweep, {unneeded: "old running"})
+    known = scheduled(sweep, {unneeded: "old running", other: "old waiting", same: "running"})
+    states = state_of(sweep, known)
+    assert {states[key].state for key in (unneeded, other, same)} == {State.DONE}
+    assert to_submit(sweep, states, retry_failed=False) == []
+    assert to_end(states, []) == [other, unneeded]
+    # What is handed in takes its place anyway.
+    assert to_end(states, [sweep.jobs[other]]) == [unneeded]
+
+
+def test_what_is_asked_to_end_is_handed_in_again_at_once(sweep: Sweep) -> None:
+    gan, *after = [key_of(sweep, f"seed0/rdg/{stage}") for stage in ("gan", "translate", "segment", "evaluate")]
+    write(sweep, dict.fromkeys(sweep.jobs, "done") | {gan: "running"} | dict.fromkeys(after, "none"))
+    known = {gan: Known("running", "CANCELLED: asked to end", digest=sweep.jobs[gan].digest)}
+    states = state_of(sweep, known)
+    assert (states[gan].state, states[gan].alive) == (State.CANCELLED, True)
+    assert [job.key for job in to_submit(sweep, states, retry_failed=False)] == [gan, *after, REPORT]
 
 
 def test_jobs_that_the_plan_does_not_have_are_seen(sweep: Sweep) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,21 @@ def test_nothing_is_placed_in_a_store_that_is_away(away: Tracking) -> None:
 def test_a_run_that_is_not_there_cannot_be_settled(tracking: Tracking) -> None:
     with pytest.raises(ValueError, match="cannot find run ffff"):
         tracking.settle("f" * 32, "FINISHED")
+
+
+def test_settings_that_were_changed_and_taken_back_are_as_they_are(tracking: Tracking) -> None:
+    for rate in (1, 2, 1):
+        cell = tracking.place("cell", None, {"drdg.digest": "c"}, {"gan": {"lr": rate}})
+        tags = client(tracking).get_run(cell).data.tags
+        assert tags.get("drdg.changed.gan.lr") == ("2" if rate == 2 else None)
+
+
+def test_numbers_that_are_so_no_more_are_none(tracking: Tracking) -> None:
+    cell = tracking.place("cell", None, {"drdg.digest": "c"}, {})
+    tracking.settle(cell, "FINISHED", metrics={"target/miou_percent": 50.0, "tiles": 3.0})
+    tracking.settle(cell, "FAILED", void="target/")
+    found = client(tracking).get_run(cell).data.metrics
+    assert math.isnan(found["target/miou_percent"])
+    assert found["tiles"] == 3.0
+    tracking.settle(cell, "FINISHED", metrics={"target/miou_percent": 50.0}, void="target/")
+    assert client(tracking).get_run(cell).data.metrics["target/miou_percent"] == 50.0
