@@ -42,9 +42,10 @@ ROOMS: dict[str, set[str]] = {
     "published": set(),
     "comparison": {"report", "published"},
     "cli": {"config"},
+    "maps": {"inference", "training", "tracking", "panels"},
     "stages": {"training", "inference", "tracking", "experiments", "report", "cli"},
     "cluster": {"experiments", "training"},
-    "bench": {"training"},
+    "bench": {"training", "maps"},
     "doctor": {"stages"},
 }
 COMMANDS = ("launch", "shards")  # what a person types; may import all of drdg

@@ -9,6 +9,7 @@ MLflow is imported when a ``Tracking`` is made, not before: it takes three secon
 
 from drdg.tracking.handle import Handle, NullHandle, RunHandle
 from drdg.tracking.names import clean_name, flatten
+from drdg.tracking.registry import fetch_model
 from drdg.tracking.runs import Tracking, inherited_run_id
 from drdg.tracking.store import IDENTITY, RUN_VARIABLE, URI_VARIABLE, Store
 
@@ -22,6 +23,7 @@ __all__ = [
     "Store",
     "Tracking",
     "clean_name",
+    "fetch_model",
     "flatten",
     "inherited_run_id",
 ]
