@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drdg import cli
-from drdg.bench import scaling_sizes, sizes, tracking_sizes
+from drdg.bench import predict_sizes, scaling_sizes, sizes, tracking_sizes
 
 if TYPE_CHECKING:
     from drdg.bench.result import Comparison
@@ -22,9 +22,15 @@ SUBJECTS = {
     "data": "from archives to batches: the stream of pairs and the build of shards",
     "scaling": "a second rank, DeepSpeed, what is sent, and checkpoints",
     "tracking": "what a training's step gives for being kept in MLflow",
+    "predict": "a class map of a whole orthophoto, its time and memory",
     "cost": "on paper: nodes, batches and networks (slurm/README.md)",
 }
-PARTS = {"data": sizes.PARTS, "scaling": scaling_sizes.PARTS, "tracking": tracking_sizes.PARTS}
+PARTS = {
+    "data": sizes.PARTS,
+    "scaling": scaling_sizes.PARTS,
+    "tracking": tracking_sizes.PARTS,
+    "predict": predict_sizes.PARTS,
+}
 REPEATS, QUICK_REPEATS = 5, 2
 # Options of one subject that have no meaning for another.
 MEASURED = ("only", "repeats", "quick", "root")
@@ -32,6 +38,7 @@ ONLY_FOR = {
     "data": (*MEASURED, "real"),
     "scaling": MEASURED,
     "tracking": MEASURED,
+    "predict": MEASURED,
     "cost": ("nodes", "pairs", "batch", "gpus", "tflops", "launch_us", "nics", "nic_gbit"),
 }
 
@@ -117,6 +124,9 @@ def action(config: Config, options: argparse.Namespace) -> None:
         elif options.subject == "tracking":
             small = tracking_sizes.QUICK if options.quick else tracking_sizes.FULL
             print(tracking_sizes.describe(small, repeats, parts, where))
+        elif options.subject == "predict":
+            shown = predict_sizes.QUICK if options.quick else predict_sizes.FULL
+            print(predict_sizes.describe(shown, repeats, where))
         else:
             scale = scaling_sizes.QUICK if options.quick else scaling_sizes.FULL
             print(scaling_sizes.describe(scale, repeats, parts, where))
@@ -142,6 +152,11 @@ def measure(config: Config, options: argparse.Namespace, parts: Sequence[str], r
 
         small = tracking_sizes.QUICK if options.quick else tracking_sizes.FULL
         return measure_tracking(config, small, repeats, root=options.root)
+    if options.subject == "predict":
+        from drdg.bench.predict import measure_predict
+
+        chosen = predict_sizes.QUICK if options.quick else predict_sizes.FULL
+        return measure_predict(chosen, repeats, root=options.root)
     from drdg.bench.scaling import measure_scaling
 
     scale = scaling_sizes.QUICK if options.quick else scaling_sizes.FULL

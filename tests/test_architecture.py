@@ -45,7 +45,8 @@ ROOMS: dict[str, set[str]] = {
     "sweep": {"experiments", "tracking", "shards", "comparison"},
     "stages": {"training", "inference", "sweep", "cli"},
     "cluster": {"stages"},
-    "bench": {"training", "tracking"},
+    "maps": {"inference", "training", "tracking", "panels"},
+    "bench": {"tracking", "maps"},
     "doctor": {"stages"},
 }
 COMMANDS = ("launch", "shards")  # what a person types; may import all of drdg

@@ -47,9 +47,18 @@ def _put_threads_on(cores: set[int]) -> None:
 
 def peak_memory_mb() -> float:
     """The most memory that this process ever held (VmHWM), in MB; ``ValueError`` where the system does not say."""
+    return _memory_mb("VmHWM:")
+
+
+def resident_memory_mb() -> float:
+    """The memory that this process holds (VmRSS), in MB; ``ValueError`` where the system does not say."""
+    return _memory_mb("VmRSS:")
+
+
+def _memory_mb(line_of: str) -> float:
     if STATUS.is_file():
         for line in STATUS.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(line_of):
                 return int(line.split()[1]) * 1024 / 1e6
     raise ValueError("launch/bench.py: this system does not say how much memory a process held; measure on Linux")
 

@@ -75,8 +75,8 @@ def explanation(found: Sequence[Contrast]) -> list[str]:
     )
     return [
         f"Paired bootstrap over TOPs, {RESAMPLES} resamples, the same ones for both rows; the difference is of mIoU, "
-        f"in points, averaged over the seeds that both have; the interval is the middle {LEVEL:.0%}, p is two-sided and "
-        f"no less than {tops} TOPs can show, {smallest_p(tops):.2g}.",
+        f"in points, averaged over the seeds that both have; the interval is the middle {LEVEL:.0%}; p is two-sided, "
+        f"and no less than {tops} TOPs can show, {smallest_p(tops):.2g}.",
         f"It is over the {tops} TOPs that were scored, not over trainings: it cannot say whether another seed would "
         "give the same difference. The standard deviation over the seeds is there for that.",
         weak if tops < FEW_TOPS else "TOPs of one city are alike, so the intervals come out somewhat too narrow.",

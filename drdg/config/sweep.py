@@ -50,5 +50,5 @@ class SweepConfig(Section):
     local_cores: int | None = Field(default=None, ge=1)
     """Cores of this machine that the local executor may use in all; null for all that this process may."""
     local_cores_per_job: int | None = Field(default=None, ge=1)
-    """Cores of each of its jobs; null for ``distributed.processes`` for a GAN and 1 for all others, and on a machine with
-    GPUs for no fewer than each GPU's share of the cores."""
+    """Cores of each of its jobs; null for ``distributed.processes`` for a GAN and 1 for all others, and on a machine
+    with GPUs for no fewer than each GPU's share of the cores."""

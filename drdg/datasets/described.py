@@ -140,7 +140,7 @@ def _label_code(config: DescribedArchive) -> tuple[LabelCode, tuple[RGB, ...]]:
         raise ValueError(f"archive.void has {void[0]!r} while archive.classes has {kind}; give {kind} in both")
     _check_distinct([*classes, *void], list(config.classes))
     if values:
-        return ExactValues(tuple(values), tuple(void_values)), _map_palette(list(config.classes))
+        return ExactValues(tuple(values), tuple(void_values)), map_palette(list(config.classes))
     return ExactColours(tuple(colours), tuple(void_colours)), tuple(colours)
 
 
@@ -156,7 +156,7 @@ def _check_distinct(codes: list[RGB | int], names: list[str]) -> None:
         owners[code] = owner
 
 
-def _map_palette(names: list[str]) -> tuple[RGB, ...]:
+def map_palette(names: list[str]) -> tuple[RGB, ...]:
     """The ISPRS colour for an ISPRS class, else one of evenly spread hues, for classes that are values on disk."""
     known = dict(zip(CLASSES, PALETTE, strict=True))
     # Steps of the golden ratio keep the hues of any number of classes apart.

@@ -61,8 +61,8 @@ def probability_bands(segmentor: nn.Module, pixels: Pixels, config: EvaluationCo
     width = windows[-1].cols.stop
     device = next(segmentor.parameters()).device
     weight = border_weight(config.window)
-    row_total = _total(weight, sorted({window.row for window in windows})).to(device)
-    col_total = _total(weight, sorted({window.col for window in windows})).to(device)
+    row_total = weight_total(weight, sorted({window.row for window in windows})).to(device)
+    col_total = weight_total(weight, sorted({window.col for window in windows})).to(device)
     weight = weight.to(device)
     weights = torch.outer(weight, weight).float()
     sums = torch.empty(0)
@@ -134,7 +134,7 @@ def border_weight(side: int) -> Tensor:
     return torch.sin((torch.arange(side, dtype=torch.float64) + 0.5) * (math.pi / side)) ** 2
 
 
-def _total(weight: Tensor, starts: Sequence[int]) -> Tensor:
+def weight_total(weight: Tensor, starts: Sequence[int]) -> Tensor:
     """Sum of the weights of all windows that begin at ``starts``, along one side of the grid."""
     total = torch.zeros(starts[-1] + len(weight), dtype=weight.dtype)
     for start in starts:

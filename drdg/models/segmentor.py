@@ -10,7 +10,7 @@ import inspect
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from torch import Tensor, nn
@@ -48,11 +48,46 @@ def side_multiple(segmentor: nn.Module) -> int:
     return int(getattr(segmentor.get_submodule("encoder"), "output_stride", 1))
 
 
+class Learnt(NamedTuple):
+    """What a trained segmentor's file says of what it has learnt from."""
+
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...] | None
+    """A colour for each class; None in files of earlier versions."""
+    gsd_m: float | None
+    """Metres per pixel of the images; None where the archive has no georeference, and in files of earlier versions."""
+
+
 def save_segmentor(
-    path: Path, weights: Mapping[str, Tensor], classes: Sequence[str], config: Config, step: int
+    path: Path,
+    weights: Mapping[str, Tensor],
+    classes: Sequence[str],
+    config: Config,
+    step: int,
+    *,
+    palette: Sequence[Sequence[int]] | None = None,
+    gsd_m: float | None = None,
 ) -> None:
-    """Write a trained segmentor's ``weights``, of update ``step``, for :func:`load_segmentor`."""
-    write_weights(path, weights, {"classes": json.dumps(list(classes)), "config": to_yaml(config), "step": str(step)})
+    """Write a trained segmentor's ``weights``, of update ``step``, for :func:`load_segmentor`; ``palette`` and
+    ``gsd_m``: see :class:`Learnt`.
+    """
+    notes = {"classes": json.dumps(list(classes)), "config": to_yaml(config), "step": str(step)}
+    if palette is not None:
+        notes["palette"] = json.dumps([list(colour) for colour in palette])
+    if gsd_m is not None:
+        notes["gsd_m"] = json.dumps(gsd_m)
+    write_weights(path, weights, notes)
+
+
+def read_learnt(path: Path) -> Learnt:
+    """What a trained segmentor has learnt from. Raises ``ValueError`` when there is none in ``path``."""
+    _, notes = _read(path)
+    palette = json.loads(notes["palette"]) if "palette" in notes else None
+    return Learnt(
+        tuple(json.loads(notes["classes"])),
+        None if palette is None else tuple((r, g, b) for r, g, b in palette),
+        json.loads(notes["gsd_m"]) if "gsd_m" in notes else None,
+    )
 
 
 def load_segmentor(path: Path) -> tuple[nn.Module, tuple[str, ...]]:
@@ -60,14 +95,19 @@ def load_segmentor(path: Path) -> tuple[nn.Module, tuple[str, ...]]:
 
     Raises ``ValueError`` when there is none.
     """
-    weights, notes = read_weights(path, "segmentor")
-    if not {"classes", "config"} <= notes.keys():
-        raise ValueError(f"{path}: does not say which segmentor's weights it holds; take a file that training wrote")
+    weights, notes = _read(path)
     config = SegmentationConfig.model_validate(yaml.safe_load(notes["config"])["segmentation"])
     classes = tuple(json.loads(notes["classes"]))
     segmentor = build_segmentor(config, len(classes), pretrained=False)
     segmentor.load_state_dict(weights)
     return segmentor.eval(), classes
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    weights, notes = read_weights(path, "segmentor")
+    if not {"classes", "config"} <= notes.keys():
+        raise ValueError(f"{path}: does not say which segmentor's weights it holds; take a file that training wrote")
+    return weights, notes
 
 
 def _architecture(smp: Any, name: str) -> type[nn.Module]:

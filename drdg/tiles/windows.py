@@ -46,13 +46,14 @@ def grid(height: int, width: int, tile: int, stride: int, edge: Literal["drop", 
     """
     return [
         Window(row, col, tile, tile)
-        for row in _starts(height, tile, stride, edge)
-        for col in _starts(width, tile, stride, edge)
+        for row in starts(height, tile, stride, edge)
+        for col in starts(width, tile, stride, edge)
     ]
 
 
-def _starts(length: int, tile: int, stride: int, edge: str) -> list[int]:
-    starts = list(range(0, length - tile + 1, stride))
-    if edge == "shift" and starts and starts[-1] + tile < length:
-        starts.append(length - tile)
-    return starts
+def starts(length: int, tile: int, stride: int, edge: Literal["drop", "shift"]) -> list[int]:
+    """Where the windows of :func:`grid` begin along a side of ``length`` pixels."""
+    places = list(range(0, length - tile + 1, stride))
+    if edge == "shift" and places and places[-1] + tile < length:
+        places.append(length - tile)
+    return places

@@ -12,6 +12,7 @@ MLflow is imported when a ``Tracking`` is made, not before: it takes three secon
 from drdg.tracking.base import Dataset, Handle, NullHandle
 from drdg.tracking.models import log_generator, log_segmentor, register_best
 from drdg.tracking.names import clean_name, flatten
+from drdg.tracking.registry import fetch_model
 from drdg.tracking.run_handle import RunHandle
 from drdg.tracking.runs import Tracking, inherited_run_id
 from drdg.tracking.source import git_state
@@ -33,6 +34,7 @@ __all__ = [
     "Store",
     "Tracking",
     "clean_name",
+    "fetch_model",
     "flatten",
     "git_state",
     "inherited_run_id",

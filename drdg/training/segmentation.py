@@ -56,11 +56,12 @@ def train_segmentor(
 ) -> Path:
     """Train a segmentor and return ``out/segmentor.safetensors``, which is written last.
 
-    That file holds the weights and, as its metadata, ``classes``, ``config`` and ``step``, the update that the weights
-    are of. Training continues from the newest checkpoint under ``out``. ``validate(segmentor)`` returns scores by name,
-    among them ``miou``, the same on all ranks; it is called on all of them, after every
-    ``segmentation.validate_every`` epochs and at the end. ``group``: the ranks; alone by default. Raises ``ValueError``
-    when shards and configuration do not go together, and what :func:`run_training` does.
+    That file holds the weights and, as its metadata, ``classes`` with their ``palette``, ``gsd_m``, ``config`` and
+    ``step``, the update that the weights are of. Training continues from the newest checkpoint under ``out``.
+    ``validate(segmentor)`` returns scores by name, among them ``miou``, the same on all ranks; it is called on all
+    of them, after every ``segmentation.validate_every`` epochs and at the end. ``group``: the ranks; alone by
+    default. Raises ``ValueError`` when shards and configuration do not go together, and what :func:`run_training`
+    does.
     """
     group = Group(Topology(), pick_device(config.distributed)) if group is None else group
     what = lesson if isinstance(lesson, Lesson) else Lesson(lesson)
@@ -89,6 +90,7 @@ class SegmentorTrainer(Trainer):
         self.watches_the_end = lesson.objective in WATCH_THE_END
         store = ShardStore(lesson.shards)
         self.classes: list[str] = list(store.domain["classes"])
+        self.ground = {name: store.domain.get(name) for name in ("palette", "gsd_m")}
         stream = stream_of(config, lesson, store)
         if not any(store.manifest["class_pixels"].values()):
             raise ValueError(f"{store.name}: every pixel of these shards' labels is void; build them from labels")
@@ -163,7 +165,9 @@ class SegmentorTrainer(Trainer):
         chosen = self.best or {"step": self.iteration, "state_dict": self.segmentor.state_dict()}
         weights = {name: single(value) for name, value in chosen["state_dict"].items()}
         if self.group.is_first:
-            self.writer.do(lambda: save_segmentor(path, weights, self.classes, self.config, chosen["step"]))
+            self.writer.do(
+                lambda: save_segmentor(path, weights, self.classes, self.config, chosen["step"], **self.ground)
+            )
         return path
 
 

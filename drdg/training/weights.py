@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+import yaml
 
 from drdg.config import Config, to_yaml
 from drdg.methods import Translator, build_translator
@@ -27,6 +28,14 @@ def save_translator(path: Path, translator: Translator, name: str, config: Confi
     """Write what :func:`load_translator` reads, and by what it was made."""
     notes = {"name": name, "config": to_yaml(config), "step": str(iteration)}
     write_weights(path, translator.networks.state_dict(), notes)
+
+
+def translator_config(path: Path) -> Config:
+    """The configuration that the translator in ``path`` was trained by. Raises ``ValueError`` when there is none."""
+    _, notes = read_weights(path, "translator")
+    if "config" not in notes:
+        raise ValueError(f"{path}: does not say which translator's weights it holds; take a file that training wrote")
+    return Config.model_validate(yaml.safe_load(notes["config"]))
 
 
 def load_translator(path: Path, config: Config, device: torch.device) -> Translator:
