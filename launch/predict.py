@@ -55,7 +55,7 @@ def add_writing(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--generator-gsd", type=metres, metavar="M", help="that it is to see; default: the raster's own")
     group.add_argument(
-        "--dsm", type=Path, metavar="PATH", help="a DSM, or a folder of them: metres for --generator's heights"
+        "--dsm", type=Path, metavar="PATH", help="a DSM, or a folder of them: metres for heights by dsm.rule=top"
     )
     group.add_argument("--mosaic", type=Path, metavar="FILE", help=".vrt or .tif over all maps")
     group.add_argument(

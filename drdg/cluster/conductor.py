@@ -199,10 +199,11 @@ def _say(words: str) -> None:
 def main(folder: str, most_cores: str, patience_s: str) -> None:
     """Conduct the sweep in ``folder`` unless another process does."""
     place = Path(folder)
+    # Before it holds the lock, which tells the command that all is well: here is what may go wrong.
+    conductor = Conductor(place, cores()[: int(most_cores) or None], gpus(), float(patience_s))
     for _ in range(TRIES):
         if (held := try_hold(place / LOCK)) is not None:
-            available = cores()[: int(most_cores) or None]
-            Conductor(place, available, gpus(), float(patience_s)).run(held)
+            conductor.run(held)
             return
         time.sleep(POLL_S)
 

@@ -13,12 +13,15 @@ from rasterio.transform import Affine
 from drdg.files import write_text
 from drdg.maps.cog import Grid, Source, copy_as_cog, piece_vrt
 from drdg.maps.inputs import Reading
+from drdg.maps.ours import PLAN, without_place
 from drdg.maps.products import Product, translated
 
 SAME_STEP = 1e-6
 """Share by which pixels may differ in size: less is rounding of the transforms."""
 ON_GRID = 1e-3
 """Share of a pixel by which a map may lie beside the grid and still be on it."""
+MOSAIC = "mosaic"
+"""The plan of a mosaic, which is written anew each time; by it one is known to be ours."""
 
 
 def write_mosaic(path: Path, maps: Sequence[Path], product: Product) -> Path:
@@ -29,12 +32,12 @@ def write_mosaic(path: Path, maps: Sequence[Path], product: Product) -> Path:
     grid, sources = lay_out(maps)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".vrt":
-        write_text(path, piece_vrt(path, product, grid, sources, {}))
+        write_text(path, piece_vrt(path, product, grid, sources, {PLAN: MOSAIC}))
         return path
     with TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
         draft = Path(folder)
         virtual = draft / "mosaic.vrt"
-        write_text(virtual, piece_vrt(virtual, product, grid, sources, {}))
+        write_text(virtual, piece_vrt(virtual, product, grid, sources, {PLAN: MOSAIC}))
         copy_as_cog(virtual, path, draft, product.overviews)
     return path
 
@@ -51,7 +54,7 @@ def lay_out(maps: Sequence[Path]) -> tuple[Grid, list[Source]]:
     """The smallest grid that holds all ``maps``, in the steps of the first, and their places on it."""
     found = []
     for place in maps:
-        with rasterio.open(place) as file:
+        with without_place(), rasterio.open(place) as file:
             found.append((place, file.height, file.width, file.crs, file.transform))
     _, _, _, crs, first = found[0]
     if len(found) > 1 and (crs is None or first.is_identity):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +22,9 @@ from drdg.tiles.windows import Window
 
 ROWS_AT_ONCE = 64
 """Rows that are divided by their weights at once; few, so that what they take is little beside the sums."""
+OWN_PIXELS = 1 << 24
+"""Of the raster's own that are read and resampled at once: more than a row of windows needs unless its GSD is much
+finer than the network's."""
 
 
 class Source(Protocol):
@@ -191,6 +195,25 @@ def read_resampled(
     """What ``source`` reads, of ``rows`` and ``cols`` of the grid that ``axes`` lead to; a pixel has a value where one
     that it is made of has.
     """
+    (top, bottom), (left, right) = axes[0].support(*rows), axes[1].support(*cols)
+    parts = min(-(-(bottom - top) * (right - left) // OWN_PIXELS), rows[1] - rows[0])
+    if parts == 1:
+        return _read_resampled(source, axes, rows, cols)
+    edges = [rows[0] + (rows[1] - rows[0]) * number // parts for number in range(parts + 1)]
+    image = np.empty((rows[1] - rows[0], cols[1] - cols[0], 3), np.uint8)
+    valid = np.ones(image.shape[:2], bool)
+    for begin, end in pairwise(edges):
+        part, known = _read_resampled(source, axes, (begin, end), cols)
+        place = slice(begin - rows[0], end - rows[0])
+        image[place] = part
+        if known is not None:
+            valid[place] = known
+    return image, None if valid.all() else valid
+
+
+def _read_resampled(
+    source: Source, axes: tuple[Axis, Axis], rows: tuple[int, int], cols: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray | None]:
     (top, bottom), (left, right) = axes[0].support(*rows), axes[1].support(*cols)
     image, valid = source.read(Window(top, left, bottom - top, right - left))
     if axes[0].is_identity and axes[1].is_identity:

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 import numpy as np
-import rasterio
 import rasterio.shutil
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
 from drdg.files import whole_file, write_text
+from drdg.maps.ours import PLAN, SIDECAR, without_place
 from drdg.maps.products import Product
 
 BLOCK = 512  # side of a COG's inner tiles, GDAL's default for them
 GDAL_TYPES = {"uint8": "Byte", "float32": "Float32"}
-SIDECAR = ".aux.xml"
-"""What GDAL keeps beside a GeoTIFF that has no place in it, the names of classes."""
-PLAN = "drdg_plan"
-"""Tag with the digest of all that decides a map's content."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +63,7 @@ def write_piece(path: Path, pixels: np.ndarray) -> None:
     if min(height, width) >= BLOCK:
         profile |= {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK}
     with MemoryFile() as memory:
-        with _without_place(), memory.open(**profile) as file:
+        with without_place(), memory.open(**profile) as file:
             file.write(pixels)
         with whole_file(path) as whole:
             whole.write(memory.getbuffer())
@@ -91,7 +84,7 @@ def copy_as_cog(source: Path, path: Path, draft: Path, overviews: str) -> None:
     sidecar = made.with_name(made.name + SIDECAR)
     for old in (made, sidecar):
         old.unlink(missing_ok=True)
-    with _without_place():
+    with without_place():
         rasterio.shutil.copy(
             source,
             made,
@@ -112,17 +105,6 @@ def copy_as_cog(source: Path, path: Path, draft: Path, overviews: str) -> None:
     _sync(made)
     made.replace(path)  # last: where it is, all is
     _sync(path.parent)
-
-
-def plan_of(path: Path) -> str | None:
-    """The digest of what a finished raster was made by; None when there is none, or another file in its place."""
-    if not path.is_file():
-        return None
-    try:
-        with _without_place(), rasterio.open(path) as file:
-            return file.tags().get(PLAN)
-    except rasterio.errors.RasterioError:
-        return None
 
 
 def piece_vrt(place: Path, product: Product, grid: Grid, sources: Sequence[Source], tags: dict[str, str]) -> str:
@@ -184,14 +166,6 @@ def _add_source(band: Element, place: Path, number: int, source: Source, nodata:
     ratio = 255 / (high - low)
     SubElement(element, "ScaleOffset").text = repr(-low * ratio)
     SubElement(element, "ScaleRatio").text = repr(ratio)
-
-
-@contextmanager
-def _without_place() -> Iterator[None]:
-    """GDAL need not warn of rasters without a place: pieces have none, and some inputs."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield
 
 
 def _sync(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +12,19 @@ import rasterio
 import rasterio.windows
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.transform import Affine
-from rasterio.warp import transform as to_crs
 from rasterio.warp import transform_bounds
 
+from drdg.maps.measures import pixel_m
+from drdg.maps.ours import sources_of, without_place
 from drdg.shards.plan import fingerprint
+from drdg.tiles.raster import HIGHEST_M, LOWEST_M
 from drdg.tiles.windows import Window
 
 # What is taken out of a folder; a file that is named may have any suffix that GDAL reads.
 SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img")
 IMAGE_BANDS = 3
-# What a GIS may write beside a raster that somebody looks at; its pixels are the same.
-BESIDE = (".aux.xml", ".ovr")
 # A hundredth of a pixel over the whole raster: less is rounding.
 ROTATION = 1e-2
 # A surface model may end this share of a pixel before the image, as both were rounded.
@@ -123,7 +122,10 @@ class Scene:
             )
         if self.crs is not None or not self.transform.is_identity:
             require_north_up(path, self.transform, self.height, self.width)
-        self.gsd_m = None if self.transform.is_identity else _gsd_m(file)
+        self.gsd_m: tuple[float, float] | None = None
+        if not self.transform.is_identity:
+            across, down = pixel_m(self.crs, self.transform, self.height, self.width)
+            self.gsd_m = down, across
         self._may_be_nan = any(kind.kind == "f" for kind in kinds)
         self.is_whole = not self._may_be_nan and all(flags == [MaskFlags.all_valid] for flags in file.mask_flag_enums)
 
@@ -161,10 +163,24 @@ class Scene:
         """Where ``window`` has values, bool (height, width); None for everywhere."""
         return None if self.is_whole else self.read(window)[1]
 
-    def content(self) -> list[str | None]:
-        """What its files are known by: samples of their bytes, those of a VRT's sources too."""
-        files = [Path(name) for name in self._file.files if not name.endswith(BESIDE)]
-        return [fingerprint(file) for file in files if file.is_file()]
+    def content(self) -> list[tuple[str | None, int, int]]:
+        """What its files are known by: samples of their bytes, their sizes and when they were written (ns), those of a
+        VRT's sources too, and of their sources.
+        """
+        return [
+            (fingerprint(file), seen.st_size, seen.st_mtime_ns)
+            for file in sources_of(self.path)
+            for seen in (file.stat(),)
+        ]
+
+    def roles(self) -> list[str]:
+        """What decides which pixels have values: nodata, masks, and which bands are colours or an alpha band.
+
+        A sidecar may change these without a byte of the raster.
+        """
+        file = self._file
+        flags = [[flag.name for flag in band] for band in file.mask_flag_enums]
+        return [repr(file.nodatavals), repr(flags), repr([band.name for band in file.colorinterp])]
 
 
 def open_raster(path: Path) -> rasterio.DatasetReader:
@@ -174,8 +190,7 @@ def open_raster(path: Path) -> rasterio.DatasetReader:
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: is empty, a file of 0 bytes; copy or download it again")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with without_place():
             file = rasterio.open(path)
     except RasterioError as error:
         raise damaged(path, error) from error
@@ -201,7 +216,7 @@ def require_north_up(path: Path, transform: Affine, height: int, width: int) -> 
 def height_range(path: Path, scene: Scene) -> tuple[float, float]:
     """Lowest and highest value in metres of the surface model ``path``, which must cover ``scene``.
 
-    Raises ``ValueError`` when it does not, or has no heights.
+    Raises ``ValueError`` when it does not, has no heights, or some that are none: gaps that nobody declared.
     """
     with open_raster(path) as file:
         if (file.crs is None) != (scene.crs is None):
@@ -232,6 +247,11 @@ def height_range(path: Path, scene: Scene) -> tuple[float, float]:
             raise damaged(path, error) from error
     if low > high:
         raise ValueError(f"{path}: this DSM has no height at all; give one that has")
+    if low < LOWEST_M or high > HIGHEST_M:
+        raise ValueError(
+            f"{path}: this DSM has heights from {low:g} to {high:g} m, and none on earth is outside {LOWEST_M:.0f} to "
+            f"{HIGHEST_M:.0f} m; declare what stands for no value, for example with gdal_edit -a_nodata"
+        )
     return low, high
 
 
@@ -242,23 +262,3 @@ def _to_bytes(raw: np.ndarray, low: float, high: float) -> np.ndarray:
     # NaN stays NaN in clip and is made black where it is masked; its cast would warn.
     np.nan_to_num(scaled, copy=False, posinf=255, neginf=0)
     return np.rint(scaled.clip(0, 255, out=scaled)).astype(np.uint8)
-
-
-def _gsd_m(file: rasterio.DatasetReader) -> tuple[float, float] | None:
-    """Metres per pixel down and across; without a CRS its units are taken to be metres."""
-    step = file.transform
-    if file.crs is None:
-        return -step.e, step.a
-    if not file.crs.is_geographic:
-        try:
-            _, metres = file.crs.linear_units_factor
-        except CRSError:
-            metres = 1.0
-        return -step.e * metres, step.a * metres
-    # Degrees differ in length from place to place: those around the middle count.
-    x, y = step.c + step.a * file.width / 2, step.f + step.e * file.height / 2
-    local = CRS.from_proj4(f"+proj=aeqd +lat_0={y} +lon_0={x} +datum=WGS84 +units=m")
-    east, north = to_crs(
-        file.crs, local, [x + step.a / 2, x - step.a / 2, x, x], [y, y, y - step.e / 2, y + step.e / 2]
-    )
-    return north[2] - north[3], east[0] - east[1]

@@ -7,6 +7,7 @@ see :func:`bound_bytes`.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,13 +20,15 @@ import numpy as np
 from drdg import __version__
 from drdg.config import EvaluationConfig, digest
 from drdg.distributed.group import Group
-from drdg.maps.blend import ROWS_AT_ONCE, Network, pieces_of
-from drdg.maps.cog import Grid, plan_of, write_cog
+from drdg.maps.blend import OWN_PIXELS, ROWS_AT_ONCE, Network, pieces_of
+from drdg.maps.cog import Grid, write_cog
 from drdg.maps.inputs import IMAGE_BANDS, Reading, Scene
 from drdg.maps.journal import Journal
+from drdg.maps.ours import plan_of
 from drdg.maps.products import Product
 from drdg.maps.ranks import runs, share
-from drdg.maps.windows import Layout, Piece
+from drdg.maps.request import product_path
+from drdg.maps.windows import COLUMNS, Layout, Piece
 from drdg.progress import progress
 from drdg.shards.threads import AHEAD
 from drdg.tiles.raster import block_cache
@@ -33,8 +36,13 @@ from drdg.tiles.raster import block_cache
 FORMAT = 1  # to be raised when the same model and input come out as other bytes
 CACHE_BYTES = 128 << 20
 """Decoded blocks that GDAL keeps, of inputs and of pieces."""
-SAME_GSD = 0.01
-"""Share of its GSD by which a raster may differ from the network's without being resampled."""
+SAME_GSD = 0.05
+"""Share of its GSD by which a raster may differ from the network's without being resampled: what the model card allows,
+and more than the 3 % by which tiles of one data set differ from its nominal GSD by their own notes."""
+MOST_BYTES = 2 << 30
+"""What :func:`bound_bytes` may say of a raster; pieces are made smaller until it does."""
+LEAST_ROWS, LEAST_COLUMNS = 8, 64
+"""Of a piece. Smaller ones would be more files than bytes."""
 FLOAT = 4
 
 
@@ -55,7 +63,7 @@ class Task:
 
 def paths_of(out: Path, stem: str, products: Sequence[Product]) -> dict[Product, Path]:
     """Where each product of the raster ``stem`` is written."""
-    return {product: out / f"{stem}{'_' * bool(product.name)}{product.name}.tif" for product in products}
+    return {product: product_path(out, stem, product.name) for product in products}
 
 
 def map_scene(path: Path, reading: Reading, task: Task, out: Path, group: Group, *, quiet: bool = False) -> bool:
@@ -68,9 +76,11 @@ def map_scene(path: Path, reading: Reading, task: Task, out: Path, group: Group,
         layout = layout_of(scene, task)
         plan = _digest(scene, task, layout)
         paths = paths_of(out, path.stem, task.products)
-        if all(plan_of(made) == plan for made in paths.values()):
-            return False
         journal = Journal(out, path.stem, task.what, plan)
+        if all(plan_of(made) == plan for made in paths.values()):
+            if group.is_first:
+                journal.close()  # a process that was killed right before may have left them
+            return False
         journal.open()
         own = share(layout.pieces, group.rank, group.world_size)
         todo = runs(own, lambda piece: journal.has(task.products, piece))
@@ -79,6 +89,8 @@ def map_scene(path: Path, reading: Reading, task: Task, out: Path, group: Group,
         work = (done for run in todo for done in _finished(scene, second, task, layout, run, journal))
         what = f"{task.what} {path.name}"
         silent = quiet or not group.is_first or not left
+        if task.gsd_m is not None and not silent and (said := _resampling(scene, task.gsd_m, layout)):
+            print(f"{what}: {said}", file=sys.stderr, flush=True)
         for piece in progress(work, what, total=len(own), start=len(own) - left, note=speed.say, quiet=silent):
             speed.add(piece)
         group.barrier()
@@ -107,7 +119,38 @@ def layout_of(scene: Scene, task: Task) -> Layout:
         )
     knobs = task.window
     stride = max(1, round(knobs.window * (1 - knobs.overlap)))
-    return Layout(scene.height, scene.width, height, width, knobs.window, stride, knobs.batch_size)
+    layout = Layout(scene.height, scene.width, height, width, knobs.window, stride, knobs.batch_size)
+    return _fitting(layout, scene, task)
+
+
+def _fitting(layout: Layout, scene: Scene, task: Task) -> Layout:
+    """``layout`` with pieces so small that they fit into ``MOST_BYTES``."""
+    while (bound := bound_bytes(layout, task.network.channels)) > MOST_BYTES:
+        # Where the working grid is much finer, few own rows are many of its rows.
+        if layout.work_height > layout.height and layout.band_rows > LEAST_ROWS:
+            layout = replace(layout, band_rows=layout.band_rows // 2)
+        elif layout.strip_cols > COLUMNS:
+            layout = replace(layout, strip_cols=layout.strip_cols // 2)
+        elif layout.columns > LEAST_COLUMNS:
+            layout = replace(layout, columns=layout.columns // 2)
+        else:
+            own = "unknown" if scene.gsd_m is None else f"{scene.gsd_m[1]:.3g} m"
+            seen = f"{task.gsd_m:g} m" if task.gsd_m is not None else "the same"
+            raise ValueError(
+                f"{scene.path}: its GSD is {own} and the network's {seen}, which with windows of {layout.side} pixels "
+                f"would take {bound / 2**30:.1f} GiB; give a --gsd nearer to the raster's, or a smaller window or batch"
+            )
+    return layout
+
+
+def _resampling(scene: Scene, gsd_m: float, layout: Layout) -> str:
+    """What to say of a raster that is not seen at its own GSD; "" of one that is."""
+    if (layout.work_height, layout.work_width) == (layout.height, layout.width):
+        return ""
+    assert scene.gsd_m is not None, "else it would have been refused"
+    down, across = scene.gsd_m
+    own = f"{across:.3g} m" if abs(across - down) <= SAME_GSD * down else f"{across:.3g} x {down:.3g} m"
+    return f"resampled from its pixels of {own} to {gsd_m:g} m, as the network knows"
 
 
 def bound_bytes(layout: Layout, channels: int) -> int:
@@ -124,8 +167,11 @@ def bound_bytes(layout: Layout, channels: int) -> int:
         sums = layout.side * wide
         rows_done = 2 * ROWS_AT_ONCE * wide  # divided by their weights, and those that the next piece needs too
         pieces = held * wide + 2 * layout.band_rows * cols  # and resampled along one side and the other
-        coarse = max(1.0, layout.to_work[0].step) * max(1.0, layout.to_work[1].step)
-        read = IMAGE_BANDS * layout.side * wide * (2 + (1 + 2 * FLOAT) * coarse)  # a row of windows, and as it was read
+        # A row of windows, and of what it is made of as much as is read at once.
+        down, across = (max(1.0, axis.step) for axis in layout.to_work)
+        own_rows, own_cols = min(layout.side * down, layout.height), min((wide + 2) * across, layout.width)
+        own = min(own_rows * own_cols, max(OWN_PIXELS, min(2 * down + 1, own_rows) * own_cols))
+        read = IMAGE_BANDS * (2 * layout.side * wide + (1 + 2 * FLOAT) * own)
         most = max(most, FLOAT * channels * (sums + rows_done + pieces) + read)
     return int(most + (AHEAD + 2) * IMAGE_BANDS * layout.batch * layout.side**2)
 
@@ -175,10 +221,11 @@ def _digest(scene: Scene, task: Task, layout: Layout) -> str:
             "format": FORMAT,
             "version": __version__,
             "content": scene.content(),
+            "roles": scene.roles(),
             "place": [str(scene.crs), *scene.transform],
             "reading": scene.reading,
             "layout": [layout.height, layout.width, layout.work_height, layout.work_width],
-            "windows": [layout.side, layout.stride, layout.batch, layout.band_rows, layout.strip_cols],
+            "windows": [layout.side, layout.stride, layout.batch, layout.band_rows, layout.strip_cols, layout.columns],
             "task": task.identity,
             "products": products,
         },

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from drdg.files import whole_file
 from drdg.maps.looks import class_ids, length_text, opened_map, round_length, small
 from drdg.maps.measures import north, pixel_m
-from drdg.panels import INK, VOID_COLOUR, Palette, colour, save
+from drdg.maps.ours import MARK
+from drdg.panels import INK, VOID_COLOUR, Palette, colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +62,8 @@ def write_preview(map_path: Path, out: Path, classes: Sequence[str], palette: Pa
         left, bottom = page.footnote
         place = (left / page.size[0], bottom / page.size[1])
         figure.text(*place, _footnote(file, x_m), fontsize=6.5, color=INK, va="bottom")
-    save(figure, out)
+    with whole_file(out) as picture:
+        figure.savefig(picture, format="png", metadata={"Comment": MARK})
     return out
 
 

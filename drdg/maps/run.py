@@ -15,12 +15,13 @@ from drdg.distributed.group import Group, process_group
 from drdg.distributed.topology import discover
 from drdg.files import xxh128
 from drdg.inference.sliding import check_window
-from drdg.maps.assembly import write_image, write_mosaic
+from drdg.maps.assembly import lay_out, write_image, write_mosaic
 from drdg.maps.inputs import Scene, height_range
-from drdg.maps.mosaic import Task, map_scene, paths_of
+from drdg.maps.mosaic import Task, layout_of, map_scene, paths_of
 from drdg.maps.networks import Segmentation, Translation
+from drdg.maps.ours import plan_of
 from drdg.maps.products import RGB, Product, class_map, confidence, heights, probabilities, translated
-from drdg.maps.request import Request
+from drdg.maps.request import PRODUCTS, Request, product_path
 from drdg.models.segmentor import load_segmentor, read_learnt
 from drdg.tracking import fetch_model
 from drdg.training.weights import load_translator, translator_config
@@ -41,11 +42,21 @@ def predict(config: Config, request: Request) -> list[Path]:
     topology = discover()
     for file in files:
         _check(request, file)
+    if request.polygons:
+        from drdg.maps.vectors import require_libraries
+
+        require_libraries()
+    if request.mosaic is not None:
+        lay_out(files)  # maps lie as their inputs do
     with process_group(config.distributed, topology) as group, model_file(request.model, config) as model:
         segmentation, palette = _segmentation(config, request, model, group)
         named = segmentation.products[0]
         # Loaded here, so that what is wrong with it is said before anything is mapped.
         translation = None if request.generator is None else _translation(config, request, request.generator, group)
+        for file in files:
+            _check_size(request, file, [task for task in (segmentation, translation) if task is not None])
+        if translation is not None and group.is_first:
+            _say_unused_dsm(request, translation)
         for file in files:
             made = map_scene(file, request.reading, segmentation, request.output, group)
             if translation is not None:
@@ -55,7 +66,11 @@ def predict(config: Config, request: Request) -> list[Path]:
                 print(f"{file.name}: is mapped already", file=sys.stderr, flush=True)
         maps = [paths_of(request.output, file.stem, [named])[named] for file in files]
         if group.is_first:
-            _write_more(request, files, maps, named, palette)
+            made_now = {product.name for product in segmentation.products}
+            if translation is not None:
+                made_now |= {"translated"} | ({"dsm"} if _has_depth(translation) else set())
+            _say_older(request, files, made_now)
+            _write_more(request, files, maps, named, palette, made_now)
     return maps
 
 
@@ -64,6 +79,13 @@ def _check(request: Request, file: Path) -> None:
     with Scene(file, request.reading) as scene:
         if (dsm := request.dsm_of(file)) is not None:
             height_range(dsm, scene)
+
+
+def _check_size(request: Request, file: Path, tasks: list[Task]) -> None:
+    """Refuse before the first is mapped what does not fit into memory, or has no GSD to be resampled from."""
+    with Scene(file, request.reading) as scene:
+        for task in tasks:
+            layout_of(scene, task)
 
 
 @contextmanager
@@ -114,20 +136,29 @@ def _translation(config: Config, request: Request, path: Path, group: Group) -> 
 def _with_heights(task: Task, request: Request, file: Path) -> Task:
     """The translation of one input with the heights that go with it, if the generator predicts any."""
     network = task.network
-    assert isinstance(network, Translation), network
-    if not network.has_depth:
+    if not _has_depth(task):
         return task
-    low, high, in_metres = _metres(network.trained, request, file)
+    assert isinstance(network, Translation), network
+    low, high, in_metres = heights_of(network.trained, request, file)
     products = (*task.products, heights(low, high, in_metres=in_metres))
     return replace(task, products=products, identity={**task.identity, "heights": [low, high]})
 
 
-def _metres(trained: Config, request: Request, file: Path) -> tuple[float, float, bool]:
-    """The heights that a generator's 0 and 1 are, and whether they are metres, as far as anybody knows."""
+def _has_depth(translation: Task) -> bool:
+    assert isinstance(translation.network, Translation), translation.network
+    return translation.network.has_depth
+
+
+def heights_of(trained: Config, request: Request, file: Path) -> tuple[float, float, bool]:
+    """The heights that a generator's 0 and 1 are, and whether they are metres, as far as anybody knows.
+
+    By the rule ``dataset`` they are the lowest and highest of the data set that it was trained on, which no surface
+    model of another place says; so they stay 0 to 1.
+    """
     dsm = request.dsm_of(file)
     if trained.dsm.rule == "height_above_ground":
         low, high = 0.0, trained.dsm.ceiling_m
-    elif dsm is not None:
+    elif trained.dsm.rule == "top" and dsm is not None:
         with Scene(file, request.reading) as scene:
             low, high = height_range(dsm, scene)
     else:
@@ -136,15 +167,44 @@ def _metres(trained: Config, request: Request, file: Path) -> tuple[float, float
     return ((low + high) / 2 if trained.dsm.range == "symmetric" else low), high, True
 
 
+def _say_unused_dsm(request: Request, task: Task) -> None:
+    assert isinstance(task.network, Translation), task.network
+    rule = task.network.trained.dsm.rule
+    if request.dsm is not None and _has_depth(task) and rule != "top":
+        heights_are = "0 to 1" if rule == "dataset" else "metres above the ground"
+        print(f"--dsm {request.dsm}: dsm.rule={rule} makes no use of it, heights are {heights_are}", file=sys.stderr)
+
+
+def _say_older(request: Request, files: list[Path], made_now: set[str]) -> None:
+    """Name in one line what an earlier run with other settings left beside this one's products."""
+    older = [
+        path.name
+        for file in files
+        for name in PRODUCTS
+        if name not in made_now and plan_of(path := product_path(request.output, file.stem, name)) is not None
+    ]
+    if older:
+        more = f" and {len(older) - 1} more" if len(older) > 1 else ""
+        print(
+            f"{request.output}: {older[0]}{more} of an earlier run with other settings stay as they are",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
 def _write_more(
-    request: Request, files: list[Path], maps: list[Path], named: Product, palette: tuple[RGB, ...]
+    request: Request,
+    files: list[Path],
+    maps: list[Path],
+    named: Product,
+    palette: tuple[RGB, ...],
+    made_now: set[str],
 ) -> None:
     """The mosaic, and polygons, preview and viewer: of the mosaic if there is one, else of each map."""
-    subjects = [(raster, raster, [file]) for raster, file in zip(maps, files, strict=True)]
+    images = [files] if request.mosaic is not None else [[file] for file in files]
     if request.mosaic is not None:
         write_mosaic(request.mosaic, maps, named)
-        subjects = [(request.mosaic, request.output / request.mosaic.name, files)]
-    for raster, beside, images in subjects:
+    for (raster, beside), shown_images in zip(request.subjects(files), images, strict=True):
         title = beside.stem
         if request.polygons:
             from drdg.maps.vectors import write_polygons
@@ -160,19 +220,22 @@ def _write_more(
             from drdg.maps.viewer import write_viewer
 
             page = beside.with_suffix(".html")
-            with layers(request, raster, images) as shown:
+            with layers(request, raster, shown_images, made_now) as shown:
                 _say(write_viewer(shown, page, named.classes, palette, title=title))
 
 
 @contextmanager
-def layers(request: Request, raster: Path, images: list[Path]) -> Iterator[dict[str, Path]]:
-    """What there is to look at, by its name, from the lowest to the highest; the image is there within the block."""
+def layers(request: Request, raster: Path, images: list[Path], made_now: set[str]) -> Iterator[dict[str, Path]]:
+    """What there is to look at, by its name, from the lowest to the highest; the image is there within the block.
+
+    ``made_now``: names of this run's products, as others that lie there may be of another model.
+    """
     with tempfile.TemporaryDirectory(prefix=".image-", dir=request.output) as folder:
         shown = {"image": write_image(Path(folder) / "image.vrt", images, request.reading)}
-        for name in ("translated", "dsm", "confidence"):
-            made = raster.with_name(f"{raster.stem}_{name}.tif")
-            if raster != request.mosaic and made.is_file():
-                shown[name] = made
+        if raster != request.mosaic:
+            for name in ("translated", "dsm", "confidence"):
+                if name in made_now:
+                    shown[name] = product_path(request.output, raster.stem, name)
         yield {**shown, "map": raster}
 
 

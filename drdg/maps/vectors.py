@@ -26,6 +26,7 @@ from rasterio.windows import Window
 from drdg.maps.faces import OUTSIDE, faces
 from drdg.maps.looks import opened_map
 from drdg.maps.measures import areas_m2, pixel_m
+from drdg.maps.ours import LAYER
 from drdg.progress import progress
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 # Side of a tile in pixels: its faces and edges take about 100 MB where a map is all small patches.
 TILE = 2048
-LAYER = "land_cover"
 ROWS = 512  # of the map that are looked at a time for their nodata
 
 
@@ -54,7 +54,7 @@ def write_polygons(
     classes change by no more than that, the area of all together only along nodata. Lengths are those in the map's
     middle. Raises ``ValueError`` for a map that cannot be read, or has pixels that are no class.
     """
-    _require_libraries()
+    require_libraries()
     if not (minimum_m2 >= 0 and simplify_m >= 0):
         raise ValueError(f"minimum area {minimum_m2:g} m2 and simplification {simplify_m:g} m must not be negative")
     with opened_map(map_path) as file, _scratch(out) as scratch:
@@ -227,7 +227,8 @@ def _scratch(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _require_libraries() -> None:
+def require_libraries() -> None:
+    """Raise ``ValueError`` where polygons cannot be written."""
     from importlib.util import find_spec
 
     if missing := [name for name in ("shapely", "pyogrio") if find_spec(name) is None]:

@@ -13,13 +13,12 @@ from typing import Any
 from drdg.files import write_text
 from drdg.maps.looks import opened_map
 from drdg.maps.measures import north, pixel_m
+from drdg.maps.ours import PICTURES_MARK, is_ours, pictures_of
 from drdg.maps.pyramid import TILE, Grid, Layer, Level, gradient, grid_of, write_layer
 from drdg.panels import Palette
 
 MAP, IMAGE = "map", "image"
 TEMPLATE = "viewer.html"
-# By which a folder of pictures is known to be ours, so that nobody else's is replaced.
-MARK = "made-by-drdg.txt"
 MARK_TEXT = "Pictures of the page beside this folder; they are made anew with it.\n"
 
 
@@ -36,8 +35,8 @@ def write_viewer(
     assert len(classes) == len(palette), (classes, palette)
     if MAP not in layers:
         raise ValueError(f"{out}: a page needs the layer {MAP!r}, but there is {', '.join(layers) or 'none'}; name it")
-    tiles = out.with_name(f"{out.stem}_tiles")
-    if tiles.exists() and not (tiles / MARK).is_file():
+    tiles = pictures_of(out)
+    if tiles.exists() and not is_ours(tiles):
         raise ValueError(f"{tiles}: is there already and not of this page's making; move it or name another page")
     fresh = out.with_name(f".{out.stem}_tiles.new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -48,7 +47,7 @@ def write_viewer(
         write_layer(name, path, grid, levels, fresh / str(number), palette if name == MAP else None)
         for number, (name, path) in enumerate(layers.items())
     ]
-    write_text(fresh / MARK, MARK_TEXT)
+    write_text(fresh / PICTURES_MARK, MARK_TEXT)
     shutil.rmtree(tiles, ignore_errors=True)
     fresh.rename(tiles)
     write_text(out, page(_described(drawn, levels, grid, tiles.name, classes, palette), title))

@@ -204,7 +204,7 @@ def test_the_full_size_has_ranks_of_more_than_one_tile() -> None:
         (["data", "--only", "weak"], "--only weak: is no part of data; take stream"),
         (["scaling", "--real"], "--real is for data, not for scaling; leave it out"),
         (["scaling", "--nodes", "2"], "--nodes is for cost, not for scaling; leave it out"),
-        (["cost", "--quick"], "--quick is for data and scaling and tracking, not for cost; leave it out"),
+        (["cost", "--quick"], "--quick is for data and scaling and tracking and predict, not for cost; leave it out"),
         (["cost", "--nodes", "0"], "argument --nodes: 0 is too few"),
         (["cost", "--tflops", "0"], "0 is not above 0"),
         (["cost", "--nic-gbit", "nan"], "nan is no number of 0 or more"),

@@ -162,7 +162,7 @@ def test_differences_between_rows_are_tested(reported: Reported, report: dict[st
     assert list(found) == ["baseline", "cyclegan", "benjdira", "mucss", "rdg", "oracle"]
     assert found["baseline"]["seeds"] == [0, 1]
     assert found["baseline"]["low"] > 0
-    assert found["baseline"]["p"] < 0.01
+    assert found["baseline"]["p"] == 0.25  # which is all that three TOPs can show
     assert found["mucss"]["seeds"] == [0]
     assert found["benjdira"]["reason"] == "Benjdira-style has no scores"
     for name in ("report.md", "index.html", f"{IRRG}/significance.tex"):

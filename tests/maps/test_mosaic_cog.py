@@ -21,10 +21,10 @@ from drdg.distributed.group import Group
 from drdg.distributed.topology import Topology
 from drdg.inference.sliding import predict_top
 from drdg.maps.assembly import write_mosaic
-from drdg.maps.cog import SIDECAR
 from drdg.maps.inputs import Reading
 from drdg.maps.mosaic import Task, map_scene
 from drdg.maps.networks import Segmentation
+from drdg.maps.ours import SIDECAR, is_ours
 from drdg.maps.products import class_map, confidence, heights, probabilities, translated
 
 PALETTE = ((255, 0, 0), (255, 255, 255), (0, 255, 0))
@@ -220,6 +220,7 @@ def test_a_mosaic_shows_all_maps_in_their_places(tmp_path: Path, suffix: str) ->
     with rasterio.open(made) as file:
         ids = file.read(1)
         assert file.transform == PLACE
+        assert is_ours(made)
         assert [file.colormap(1)[i][:3] for i in range(3)] == list(PALETTE)
     assert ids.shape == (300, 400)
     np.testing.assert_array_equal(ids[:200], whole[:200])

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio.shutil
 from mosaic_scenes import random_image, write_scene
+from rasterio.enums import ColorInterp
 from rasterio.transform import Affine, from_origin
 
 from drdg.maps.inputs import Reading, Scene, find_inputs, height_range
+from drdg.maps.ours import sources_of
 from drdg.maps.request import Request
 from drdg.tiles.windows import Window
 
@@ -95,6 +99,11 @@ def test_pixels_without_a_value_are_known_and_black(tmp_path: Path) -> None:
         ("EPSG:2914", from_origin(0, 0, 2, 3), (3 * 0.3048, 2 * 0.3048)),  # international feet
         ("EPSG:4326", from_origin(9, 60.0003, 1e-5, 1e-5), (1.1141, 0.5580)),  # a degree at 60 north: 111.41, 55.80 km
         (None, from_origin(0, 0, 2, 2), (2, 2)),
+        (
+            "EPSG:3857",
+            from_origin(1e6, 8399737.9, 0.1, 0.1),
+            (0.05004, 0.05013),
+        ),  # Mercator doubles lengths at 60 north
     ],
 )
 def test_the_gsd_is_in_metres_whatever_the_crs(
@@ -153,7 +162,9 @@ def test_a_dsm_must_cover_its_image(tmp_path: Path) -> None:
     heights[0, 0, 0] = -9999
     image = write_scene(tmp_path / "a.tif", IMAGE)
     good = write_scene(tmp_path / "dsm.tif", heights, nodata=-9999)
-    coarse = write_scene(tmp_path / "coarse.tif", heights[:, ::2, ::2], transform=from_origin(5e5, 5e6, 0.2, 0.2))
+    coarse = write_scene(
+        tmp_path / "coarse.tif", heights[:, ::2, ::2], transform=from_origin(5e5, 5e6, 0.2, 0.2), nodata=-9999
+    )
     short = write_scene(tmp_path / "short.tif", heights[:, :-5])
     empty = write_scene(tmp_path / "none.tif", np.full((1, 60, 80), np.nan, np.float32))
     with Scene(image, Reading()) as scene:
@@ -163,6 +174,9 @@ def test_a_dsm_must_cover_its_image(tmp_path: Path) -> None:
             height_range(short, scene)
         with pytest.raises(ValueError, match=r"none\.tif: this DSM has no height at all"):
             height_range(empty, scene)
+        gaps = write_scene(tmp_path / "gaps.tif", heights)  # the same, but nobody says that -9999 is no height
+        with pytest.raises(ValueError, match=r"gaps\.tif: this DSM has heights from -9999 to 130 m, .*; declare what"):
+            height_range(gaps, scene)
         with pytest.raises(ValueError, match=r"nocrs\.tif: one of this DSM and its image .* has no CRS"):
             height_range(write_scene(tmp_path / "nocrs.tif", heights, crs=None), scene)
 
@@ -190,3 +204,104 @@ def test_requests_that_contradict_themselves_are_refused(tmp_path: Path) -> None
     with pytest.raises(ValueError, match=r"there is no such file or folder"):
         request(a, dsm=tmp_path / "x", generator=a).dsm_of(a)
     assert request(a, dsm=tmp_path / "two", generator=a).dsm_of(a) == b
+
+
+def write_outer_vrt(outer: Path, inner: Path, source: str) -> None:
+    """A VRT of a VRT: GDAL's own copy would name the innermost file at once."""
+    named = rf'relativeToVRT="[01]">[^<]*{re.escape(source)}<'
+    outer.write_text(re.sub(named, f'relativeToVRT="0">{inner}<', inner.read_text()))
+
+
+def test_what_decides_the_pixels_decides_the_content(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "deep/a.tif", IMAGE)
+    inner, outer = tmp_path / "inner.vrt", tmp_path / "outer.vrt"
+    rasterio.shutil.copy(path, inner, driver="VRT")
+    write_outer_vrt(outer, inner, path.name)
+
+    def known() -> tuple[object, object]:
+        with Scene(outer, PLAIN) as scene:
+            return scene.content(), scene.roles()
+
+    before = known()
+    assert sources_of(outer) == [outer, inner, path]
+    assert len(before[0]) == 3  # type: ignore[arg-type]
+    seen = path.stat()
+    os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns + 1))
+    later = known()
+    assert later[0] != before[0]
+    assert later[1] == before[1]
+    roles = set()
+    for changes in ({}, {"nodata": 7}, {"colorinterp": [*[ColorInterp.undefined] * 3, ColorInterp.alpha]}):
+        with rasterio.open(path, "r+") as file:
+            for name, value in changes.items():
+                setattr(file, name, value)
+        with Scene(path, PLAIN) as scene:
+            roles.add(tuple(scene.roles()))
+    assert len(roles) == 3
+
+
+def asked(*inputs: Path, **changes: object) -> Request:
+    return Request("m", tuple(map(str, inputs)), **changes)  # type: ignore[arg-type]
+
+
+def test_nothing_that_is_not_ours_is_replaced(tmp_path: Path) -> None:
+    """A city's folder as --output: what its rasters are made of lies there, and what people keep beside them."""
+    source = write_scene(tmp_path / "city/ortho.tif", IMAGE[:3])
+    vrt = tmp_path / "city/ortho.vrt"
+    rasterio.shutil.copy(source, vrt, driver="VRT")
+    inner = tmp_path / "maps/inner.vrt"
+    inner.parent.mkdir()
+    rasterio.shutil.copy(source, inner, driver="VRT")
+    (tmp_path / "in").mkdir()
+    outer = tmp_path / "in/outer.vrt"
+    write_outer_vrt(outer, inner, source.name)
+    plain = write_scene(tmp_path / "in/top.tif", IMAGE[:3])
+    dsm = write_scene(tmp_path / "maps/top_dsm.tif", IMAGE[:1].astype(np.float32))
+    with rasterio.open(dsm, "r+") as file:
+        file.update_tags(drdg_plan="0" * 16)  # heights that an earlier run predicted
+    foreign = tmp_path / "foreign"
+    write_scene(foreign / "top_confidence.tif", IMAGE[:1])
+    for name in ("top.gpkg", "top.png", "top.html", "city.vrt", "other.tif.aux.xml", "top_tiles/0.png"):
+        (foreign / name).parent.mkdir(exist_ok=True)
+        (foreign / name).write_text("somebody's work")
+    other = write_scene(tmp_path / "in/other.tif", IMAGE[:3])
+    replaced = r"is there already and not of this command's making"
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for wrong, words in (
+        (asked(vrt, output=tmp_path / "city"), r"city.ortho\.tif: .*ortho\.vrt is made of it"),
+        (asked(outer, output=tmp_path, mosaic=inner), r"inner\.vrt: .*outer\.vrt is made of it"),
+        (asked(outer, output=tmp_path / "x", mosaic=source), r"ortho\.tif: .*outer\.vrt is made of it"),
+        (asked(plain, output=tmp_path / "maps", dsm=dsm, generator=plain), r"top_dsm\.tif: .* is made of it"),
+        (asked(plain, output=foreign, confidence=True), rf"top_confidence\.tif: {replaced}"),
+        (asked(plain, output=foreign, polygons=True), rf"top\.gpkg: {replaced}"),
+        (asked(plain, output=foreign, preview=True), rf"top\.png: {replaced}"),
+        (asked(plain, output=foreign, viewer=True), rf"top\.html: {replaced}"),
+        (asked(plain, output=foreign, mosaic=foreign / "city.vrt"), rf"city\.vrt: {replaced}"),
+        (asked(other, output=foreign), r"other\.tif\.aux\.xml: is there already without a raster"),
+    ):
+        with pytest.raises(ValueError, match=words) as caught:
+            wrong.files()
+        assert "\n" not in str(caught.value)
+    (foreign / "top.html").unlink()
+    with pytest.raises(ValueError, match=rf"top_tiles: {replaced}"):
+        asked(plain, output=foreign, viewer=True).files()
+    (foreign / ".other-map-0123456789abcdef.parts").mkdir()  # then it is a killed run's sidecar
+    assert asked(other, output=foreign).files() == [other]
+    assert asked(plain, output=foreign).files() == [plain]
+    assert all(path.read_bytes() == content for path, content in before.items() if path.name != "top.html")
+
+
+def test_no_two_files_get_one_name(tmp_path: Path) -> None:
+    one = write_scene(tmp_path / "in/Top.tif", IMAGE[:3])
+    two = write_scene(tmp_path / "in/top_confidence.tif", IMAGE[:3])
+    out = tmp_path / "maps"
+    assert asked(one, two, output=out).files() == [one, two]
+    for wrong, words in (
+        (asked(one, two, output=out, confidence=True), r"op_confidence\.tif: would be .*; rename one input"),
+        (asked(one, output=tmp_path / "in", confidence=True), r"Top\.tif: its map would replace an input"),
+        (asked(one, output=out, mosaic=out / "TOP.tif"), r"--mosaic .*TOP\.tif: is an input or the map of one"),
+        (asked(one, output=out, mosaic=tmp_path / "in/top.TIF"), r"--mosaic .*top\.TIF: is an input or the map of"),
+        (asked(one, output=out, confidence=True, mosaic=out / "top_Confidence.tif"), r"--mosaic .*: is an input or"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            wrong.files()
