@@ -176,7 +176,7 @@ def test_ctrl_c_only_stops_looking(cluster: Any, command: Command) -> None:
     command.start()
     number, _ = command.wait_running("shards")
     assert command.started is not None
-    while "shards: running" not in command.log.read_text():  # it looks on
+    while "jobs done, " not in command.log.read_text():  # it looks on
         assert command.started.poll() is None, command.log.read_text()
         time.sleep(0.2)
     os.kill(command.started.pid, signal.SIGINT)

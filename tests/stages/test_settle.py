@@ -58,7 +58,9 @@ def sweep(small: Callable[..., Config], tmp_path: Path) -> Sweep:
     return Sweep(small('target.archive.splits={val: ["1"], test: ["0"]}', "evaluation.split=test"), tmp_path / "sweep")
 
 
-def test_a_finished_cell_is_in_the_report_and_its_segmentor_is_the_best(sweep: Sweep) -> None:
+def test_a_finished_cell_is_in_the_report_and_its_segmentor_is_the_best(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
     outcomes = sweep.do_all()
     spec = JobSpec("report", "report", "r", str(sweep.folder), rows=("drdg",), sweep=plan(sweep))
     page = Path(run_job(spec).result)
@@ -70,7 +72,7 @@ def test_a_finished_cell_is_in_the_report_and_its_segmentor_is_the_best(sweep: S
     assert run.data.metrics["target/miou_percent"] == pytest.approx(metrics["miou"])
     assert sweep.client.get_run(sweep.run_id).info.status == "FINISHED"
     assert {file.path for file in sweep.client.list_artifacts(sweep.run_id)} >= {"sweep.json", "report"}
-    mlflow.set_tracking_uri(sweep.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", sweep.uri)  # set_tracking_uri would set it for all tests after this one
     loaded = mlflow.pyfunc.load_model("models:/drdg-d-segmentor@best")
     classes = loaded.predict(np.zeros((2, 96, 160, 3), np.uint8))
     assert (classes.shape, classes.dtype) == ((2, 96, 160), np.uint8)

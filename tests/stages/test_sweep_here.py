@@ -44,7 +44,10 @@ class Sweep:
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         # The person's own, whatever the tests were started with.
         preparing = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
-        return subprocess.Popen([*self.words, *more], cwd=ROOT, stdin=subprocess.DEVNULL, **pipes, **preparing)
+        outside = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+        return subprocess.Popen(
+            [*self.words, *more], cwd=ROOT, stdin=subprocess.DEVNULL, env=outside, **pipes, **preparing
+        )
 
     def run(self, *more: str) -> tuple[int, str]:
         started = self.start(*more)
